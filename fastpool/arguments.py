@@ -1,0 +1,150 @@
+"""Arrays as the public functions take them: checked, and turned into what NumPy and the kernels read."""
+
+from __future__ import annotations
+
+import sys
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastpool.window import Padding, Sizes, Window, window
+
+FLOATS = "fd"
+INTEGERS = "bBhHiIlLqQ"
+NUMBERS = "?" + INTEGERS + FLOATS
+GRADIENTS = INTEGERS + FLOATS
+_NAMES = {
+    INTEGERS: "integers",
+    GRADIENTS: "integers, float32 or float64",
+    NUMBERS: "bool, integers, float32 or float64",
+}
+
+
+def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, Any]:
+    """`value` as an aligned array in native byte order whose dtype is one of `chars`.
+
+    A copy is made only of what is not an array, or has a foreign byte order or alignment.
+    """
+    x = value if type(value) is np.ndarray else np.asarray(value)
+    if x.dtype.char not in chars:
+        raise TypeError(f"{name} must be an array of {_NAMES[chars]}; its dtype is {x.dtype}")
+    if not (x.dtype.isnative and x.flags.aligned):
+        x = x.astype(x.dtype.newbyteorder("="))
+    return x
+
+
+def spatial_array(value: ArrayLike, name: str, ndim: int, exact: int = 0) -> np.ndarray[Any, Any]:
+    """`array`, with at least `ndim` axes, or with `exact` axes where that is given."""
+    x = array(value, name)
+    if x.ndim < ndim or (exact and x.ndim != exact):
+        wanted = f"{exact} axes (N, C, H, W)" if exact else f"at least {ndim} axes, the spatial ones last"
+        raise ValueError(f"{name} must have {wanted}; its shape is {x.shape}")
+    return x
+
+
+def as_float(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return `x`, or float64 in place of bool and integers: what the notebook's functions compute with."""
+    return x if x.dtype.char in FLOATS else x.astype(np.float64)
+
+
+def float_dtype(x: np.ndarray[Any, Any]) -> np.dtype[Any]:
+    """Return the dtype of `as_float(x)`."""
+    return x.dtype if x.dtype.char in FLOATS else np.dtype(np.float64)
+
+
+def shape(value: object, name: str, ndim: int | None = None) -> tuple[int, ...]:
+    """`value`, the shape of an array, as a tuple of ints."""
+    try:
+        sizes = tuple(n.__index__() for n in value if not isinstance(n, bool))  # type: ignore[attr-defined]
+        whole = len(sizes) == len(value)  # type: ignore[arg-type]
+    except (TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise TypeError(f"{name} must be a tuple of ints; got {value!r}")
+    if min(sizes, default=0) < 0 or (ndim is not None and len(sizes) != ndim):
+        raise ValueError(f"{name} must be {'' if ndim is None else f'{ndim} '}sizes of at least 0; got {sizes}")
+    return sizes
+
+
+def same_shape(x: np.ndarray[Any, Any], name: str, expected: tuple[int, ...], why: str) -> None:
+    """ValueError unless `x` has the shape `expected`."""
+    if x.shape != expected:
+        raise ValueError(f"{name} must have the shape {expected} ({why}); its shape is {x.shape}")
+
+
+def result(
+    out: np.ndarray[Any, Any] | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *inputs: np.ndarray[Any, Any],
+) -> np.ndarray[Any, Any]:
+    """`out`, checked, or a new array of this shape and dtype."""
+    if out is None:
+        return np.empty(addressable(shape, dtype), dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out must have the shape {shape} and dtype {dtype}; it has {out.shape} and {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    if any(_shares_memory(out, x) for x in inputs):
+        raise ValueError("out shares memory with an input")
+    return out
+
+
+def addressable(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Return `shape`; ValueError if no machine could address such an array."""
+    if prod(n for n in shape if n) * dtype.itemsize > sys.maxsize:
+        raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed")
+    return shape
+
+
+def _shares_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    try:
+        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:  # exotic strides: call it shared rather than search for ever
+        return True
+
+
+def columns_window(
+    input_shape: tuple[int, ...],
+    kernel_size: Sizes,
+    output_size: Sizes | None,
+    stride: Sizes,
+    padding: Padding,
+    dilation: Sizes,
+) -> tuple[Window, tuple[int, int]]:
+    """Return the window of im2col and col2im, and the shape of their columns."""
+    n, c, *spatial = input_shape
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, output_size)
+    return w, (c * w.taps, n * prod(w.output))
+
+
+def backward_arguments(
+    dy: ArrayLike,
+    argmax: ArrayLike,
+    input_shape: object,
+    ndim: int,
+    *window_arguments: Any,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], tuple[int, ...], Window]:
+    """Return dy, argmax, input_shape and the window of a max pooling's backward, checked against one another."""
+    gradient = array(dy, "dy", GRADIENTS)
+    positions = array(argmax, "argmax", INTEGERS)
+    full = shape(input_shape, "input_shape")
+    if len(full) < ndim:
+        raise ValueError(f"input_shape must have at least {ndim} axes; got {full}")
+    w = window(full[-ndim:], *window_arguments).require_elements()
+    expected = full[:-ndim] + w.output
+    same_shape(gradient, "dy", expected, "the result of pooling input_shape")
+    same_shape(positions, "argmax", expected, "the result of pooling input_shape")
+    return gradient, positions, full, w
+
+
+def argmax_error(w: Window) -> ValueError:
+    """Return the error for an argmax that no maximum has."""
+    return ValueError(
+        f"argmax has a position outside its window: each must be from 0 to {w.taps - 1} and on an element of the "
+        f"input (kernel_size {w.kernel_size}, padding {w.padding})"
+    )
