@@ -1,0 +1,57 @@
+"""How kernels read `fastpool.window.Window.geometry`: seven numbers an axis."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastpool.kernels.launch import inline
+
+
+class Axis(NamedTuple):
+    """One spatial axis of a window."""
+
+    input: int
+    output: int
+    kernel: int  # the places that some window has on the input
+    places: int  # all of them, by which positions count
+    stride: int
+    before: int
+    dilation: int
+
+
+@inline
+def axis(geometry, i):
+    """Return axis number `i`."""
+    g = geometry[7 * i : 7 * i + 7]
+    return Axis(g[0], g[1], g[2], g[3], g[4], g[5], g[6])
+
+
+@inline
+def ceil_div(a, b):
+    """Return a / b, rounded up."""
+    return -(-a // b)
+
+
+@inline
+def places_inside(a, start):
+    """Return the first place of a window starting at `start` that is an element of the axis, and the one past the last."""
+    if start >= 0 and start + (a.kernel - 1) * a.dilation < a.input:  # spares two divisions
+        return 0, a.kernel
+    first = max(0, ceil_div(-start, a.dilation))
+    last = min(a.kernel, ceil_div(a.input - start, a.dilation))
+    return first, max(first, last)
+
+
+@inline
+def plane_offset(x, plane, item):
+    """Return the offset, in elements, of plane number `plane` of an array (planes, planes, height, width)."""
+    return (plane // x.shape[1] * x.strides[0] + plane % x.shape[1] * x.strides[1]) // item
+
+
+@inline
+def readable_end(x, item):
+    """Return the offset, in elements, behind the last element of a strided array: what may be read without harm."""
+    end = 1
+    for i in range(x.ndim):
+        end += max(0, (x.shape[i] - 1) * (x.strides[i] // item))
+    return end

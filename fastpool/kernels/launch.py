@@ -1,0 +1,154 @@
+"""Run a kernel: serial or parallel, from any thread, in any process.
+
+A kernel is a function ``body(start, stop, geometry, *inputs, *outputs)`` over a range of rows. It is
+compiled twice, when first needed: as it is, without the interpreter's lock, and under a parallel loop
+that gives every thread one range. Both run the same code on the same rows, so the bits are the same.
+
+Numba's parallel loops cannot be launched everywhere: OpenMP ends a process that was forked after a
+launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. There a pool
+of Python threads runs the serial kernel over the same ranges, which costs some 30 us more a launch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, prange, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.np.numpy_support import from_dtype
+
+from fastpool.kernels.cache import KernelCache
+
+Array = np.ndarray[Any, Any]
+
+#: Below this many bytes read and written, a second thread costs more than it does.
+PARALLEL_BYTES = 1 << 18
+
+
+def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function lazily and keep it in `KernelCache` under `name`."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(nogil=True, error_model="numpy", **options)(function)
+        dispatcher._cache = KernelCache(name)
+        return dispatcher
+
+    return decorate
+
+
+#: Functions that kernels are made of: part of the code that calls them.
+inline = njit(error_model="numpy", forceinline=True)
+
+
+class Kernel:
+    """A compiled function over a range of rows; see the module's documentation."""
+
+    def __init__(self, body: Callable[..., None]) -> None:
+        self.__name__ = body.__name__
+        self.__doc__ = body.__doc__
+        serial = self._serial = compiled(body.__name__)(body)
+
+        def ranges(threads, rows, args):  # type: ignore[no-untyped-def]
+            for i in prange(threads):
+                serial(rows * i // threads, rows * (i + 1) // threads, *args)
+
+        self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
+        self._entries: dict[Any, Any] = {}
+
+    def _entry(self, parallel: bool, inputs: tuple[Array | None, ...], outputs: tuple[Array | None, ...]) -> Any:
+        """Return the compiled function for these dtypes: found without Numba's own dispatch, which takes longer.
+
+        Inputs are typed as strided and read-only, whatever they are, so that a dtype is compiled once.
+        """
+        key = (parallel, *[None if a is None else a.dtype for a in (*inputs, *outputs)])
+        try:
+            return self._entries[key]
+        except KeyError:
+            arguments = (
+                types.Array(types.int64, 1, "C", readonly=True),
+                *(types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A", readonly=True) for a in inputs),
+                *(types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A") for a in outputs),
+            )
+            if parallel:
+                entry = self._parallel.compile((types.int64, types.int64, types.Tuple(arguments)))
+            else:
+                entry = self._serial.compile((types.int64, types.int64, *arguments))
+            self._entries[key] = entry
+            return entry
+
+    def __call__(
+        self,
+        rows: int,
+        geometry: Array,
+        inputs: tuple[Array | None, ...],
+        outputs: tuple[Array | None, ...],
+    ) -> None:
+        """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where that pays."""
+        if rows == 0:
+            return
+        nbytes = sum([a.nbytes for a in (*inputs, *outputs) if a is not None])
+        threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threads())
+        if threads == 1:
+            self._entry(False, inputs, outputs)(0, rows, geometry, *inputs, *outputs)
+        elif _threading.launches:
+            self._entry(True, inputs, outputs)(threads, rows, (geometry, *inputs, *outputs))
+        else:
+            entry = self._entry(False, inputs, outputs)
+            bounds = [rows * i // threads for i in range(threads + 1)]
+            _threading.run([(entry, *ends, geometry, *inputs, *outputs) for ends in zip(bounds, bounds[1:])])
+
+
+class _Threading:
+    """How this process runs ranges side by side."""
+
+    def __init__(self) -> None:
+        self._forked = False
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def after_fork_in_child(self) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._forked = True
+
+    @property
+    def launches(self) -> bool:
+        """Whether Numba's own parallel loops can be launched from any thread."""
+        return not self._forked and numba.threading_layer() != "workqueue"
+
+    def run(self, calls: list[tuple[Any, ...]]) -> None:
+        """Call each tuple's first entry with the rest, at once, the last one in this thread."""
+        try:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "fastpool")
+            futures = [self._pool.submit(*call) for call in calls[:-1]]
+        except RuntimeError:  # the interpreter is shutting down
+            futures, serial = [], calls
+        else:
+            serial = calls[-1:]
+        for function, *arguments in serial:
+            function(*arguments)
+        for future in futures:
+            future.result()
+
+
+_threading = _Threading()
+if hasattr(os, "register_at_fork"):
+    # A fork while another thread compiles would leave the child Numba's lock taken for ever.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=lambda: (global_compiler_lock.release(), _threading.after_fork_in_child()),
+    )
+
+
+@compiled("threads")
+def _threads() -> int:
+    # compiled, because numba.get_num_threads() takes a lock that a fork may leave taken
+    return numba.get_num_threads()

@@ -1,0 +1,458 @@
+"""A vector type for Numba: explicit SIMD that LLVM lowers for any CPU.
+
+LLVM's own vectorizer leaves rows shorter than its unrolled step to scalar code, and most rows of
+real networks are that short. Kernels therefore say themselves what is done a vector at a time.
+
+The vocabulary is that of portable SIMD libraries (https://github.com/google/highway): a *tag* names
+an element type and a number of lanes, loads and `splat` take a tag, everything else follows from the
+vectors. One vector has `BYTES` bytes of the tag's widest element: a register of AVX-512, two of AVX2,
+four of NEON; LLVM splits what the CPU has no register for. Nothing here is specific to a target.
+
+Arrays are read and written at offsets counted in elements from their first one, whatever their
+shape, without bounds checks. The variants with limits touch nothing outside of them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.np.numpy_support import as_dtype, from_dtype
+
+BYTES = 64
+_I1 = ir.IntType(1)
+
+
+class Tag(types.Opaque):
+    """An element type and a number of lanes: a compile-time value, nothing at run time."""
+
+    def __init__(self, element: types.Type, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(f"simd.Tag({element} x {lanes})")
+
+
+class Vector(types.Type):
+    """`lanes` elements of type `element`; boolean elements make a mask."""
+
+    def __init__(self, element: types.Type, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(f"simd.Vector({element} x {lanes})")
+
+    @property
+    def tag(self) -> Tag:
+        return Tag(self.element, self.lanes)
+
+
+@register_model(Tag)
+class _TagModel(models.OpaqueModel):
+    pass
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(_llvm(fe_type.element), fe_type.lanes))
+
+
+def _llvm(element: types.Type) -> ir.Type:
+    if element == types.boolean:
+        return _I1
+    if isinstance(element, types.Float):
+        return ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
+    return ir.IntType(element.bitwidth)
+
+
+def _mask(v: Vector) -> Vector:
+    return Vector(types.boolean, v.lanes)
+
+
+# ---------------------------------------------------------------- tags
+
+
+@intrinsic
+def tag(typingctx: Any, array: types.Array) -> Any:
+    """The elements of `array`, as many as fill one vector."""
+    return _constant(Tag(array.dtype, BYTES * 8 // array.dtype.bitwidth), array)
+
+
+@intrinsic
+def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
+    """Unsigned integers, a lane for each of `like`'s, at least twice as wide as those of `array` (an argmax, or None)."""
+    bits = max(like.element.bitwidth, 2 * array.dtype.bitwidth if isinstance(array, types.Array) else 8)
+    return _constant(Tag(from_dtype(np.dtype(f"u{bits // 8}")), like.lanes), like, array)
+
+
+def _constant(result: types.Type, *args: types.Type) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_dummy_value()
+
+    return result(*args), codegen
+
+
+@intrinsic
+def lanes(typingctx: Any, d: Tag) -> Any:
+    """How many lanes the tag has."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, d.lanes)
+
+    return types.intp(d), codegen
+
+
+@intrinsic
+def lowest(typingctx: Any, d: Tag) -> Any:
+    """The value that none of the tag's elements is smaller than."""
+    dtype = as_dtype(d.element)
+    value = -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(d.element, value)
+
+    return d.element(d), codegen
+
+
+@intrinsic
+def highest(typingctx: Any, d: Tag) -> Any:
+    """The largest of the tag's integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(d.element, d.element.maxval)
+
+    return d.element(d), codegen
+
+
+@intrinsic
+def scratch(typingctx: Any, d: Tag, size: types.Integer) -> Any:
+    """A new array of `size` elements of the tag's type, not filled."""
+    from numba.np.arrayobj import _empty_nd_impl
+
+    array = types.Array(d.element, 1, "C")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size = context.cast(builder, args[1], signature.args[1], types.intp)
+        return _empty_nd_impl(context, builder, array, [size])._getvalue()
+
+    return array(d, size), codegen
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _address(context: Any, builder: Any, array: types.Array, value: Any, offset: Any, lanes: int) -> Any:
+    """A pointer to `lanes` elements of `array` from `offset` on, as memory lays them out."""
+    data = context.make_array(array)(context, builder, value).data
+    memory = _llvm(array.dtype) if array.dtype != types.boolean else ir.IntType(8)
+    data = builder.bitcast(data, memory.as_pointer())
+    return builder.bitcast(builder.gep(data, [offset]), ir.VectorType(memory, lanes).as_pointer())
+
+
+def _convert(builder: Any, value: Any, source: types.Type, target: types.Type, lanes: int) -> Any:
+    """Widen or narrow the integers of a vector; floats stay what they are."""
+    if source == target:
+        return value
+    wanted = ir.VectorType(_llvm(target), lanes)
+    if source.bitwidth >= target.bitwidth:
+        return builder.trunc(value, wanted) if source.bitwidth > target.bitwidth else value
+    return (builder.sext if source.signed else builder.zext)(value, wanted)
+
+
+def _spread(builder: Any, scalar: Any, lanes: int) -> Any:
+    """A vector whose lanes are all `scalar`."""
+    vector = ir.VectorType(scalar.type, lanes)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _between(builder: Any, first: Any, last: Any, lanes: int) -> Any:
+    """The mask of the lanes from `first` to before `last`, any int64: one compare of bytes."""
+    byte = ir.IntType(8)
+
+    def clamp(n: Any) -> Any:
+        n = builder.select(builder.icmp_signed("<", n, n.type(0)), n.type(0), n)
+        return builder.trunc(builder.select(builder.icmp_signed(">", n, n.type(lanes)), n.type(lanes), n), byte)
+
+    first, last = clamp(first), clamp(last)
+    count = builder.select(builder.icmp_unsigned(">", last, first), builder.sub(last, first), byte(0))
+    places = ir.Constant(ir.VectorType(byte, lanes), list(range(lanes)))
+    return builder.icmp_unsigned(
+        "<", builder.sub(places, _spread(builder, first, lanes)), _spread(builder, count, lanes)
+    )
+
+
+def _masked(builder: Any, name: str, result: ir.Type, args: list[Any]) -> Any:
+    """Call llvm.masked.load or .store: what the mask leaves out is not touched."""
+    vector = args[0].type if name == "store" else result
+    intrinsic_name = f"llvm.masked.{name}.v{vector.count}{_suffix(vector.element)}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [a.type for a in args]), intrinsic_name
+    )
+    return builder.call(function, args)
+
+
+def _suffix(element: ir.Type) -> str:
+    if isinstance(element, ir.IntType):
+        return f"i{element.width}"
+    return {ir.FloatType(): "f32", ir.DoubleType(): "f64"}[element]
+
+
+def _load(builder: Any, pointer: Any) -> Any:
+    # align 1: a row starts anywhere
+    return builder.load(pointer, align=1)
+
+
+@intrinsic
+def load(typingctx: Any, d: Tag, array: types.Array, offset: types.Integer) -> Any:
+    """The elements of `array` from `offset` on, converted to the tag's integers if theirs are others."""
+    result = Vector(d.element, d.lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _address(context, builder, array, args[1], args[2], d.lanes)
+        return _convert(builder, _load(builder, pointer), array.dtype, d.element, d.lanes)
+
+    return result(d, array, types.intp), codegen
+
+
+@intrinsic
+def load_between(
+    typingctx: Any,
+    d: Tag,
+    array: types.Array,
+    offset: types.Integer,
+    first: types.Integer,
+    last: types.Integer,
+) -> Any:
+    """`load`, reading only the lanes from `first` to before `last`; the others are zero.
+
+    Costs two compares and a branch where all lanes are read, and a masked load where not (one
+    instruction with AVX, some per lane on CPUs without masks).
+    """
+    result = Vector(d.element, d.lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, value, offset, first, last = args
+        pointer = _address(context, builder, array, value, offset, d.lanes)
+        memory = pointer.type.pointee
+        whole = builder.and_(
+            builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(d.lanes))
+        )
+        with builder.if_else(whole, likely=True) as (then, otherwise):
+            with then:
+                full = _load(builder, pointer)
+                full_block = builder.block
+            with otherwise:
+                mask = _between(builder, first, last, d.lanes)
+                part = _masked(
+                    builder, "load", memory, [pointer, ir.IntType(32)(1), mask, ir.Constant(memory, None)]
+                )
+                part_block = builder.block
+        loaded = builder.phi(memory)
+        loaded.add_incoming(full, full_block)
+        loaded.add_incoming(part, part_block)
+        return _convert(builder, loaded, array.dtype, d.element, d.lanes)
+
+    return result(d, array, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: types.Array, offset: types.Integer, v: Vector) -> Any:
+    """Write all lanes of `v` to `array` from `offset` on, converted to its integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _address(context, builder, array, args[0], args[1], v.lanes)
+        builder.store(_convert(builder, args[2], v.element, array.dtype, v.lanes), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, v), codegen
+
+
+@intrinsic
+def store_before(typingctx: Any, array: types.Array, offset: types.Integer, v: Vector, end: types.Integer) -> Any:
+    """`store`, writing only the lanes that fall before offset `end`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, offset, vector, end = args
+        pointer = _address(context, builder, array, value, offset, v.lanes)
+        vector = _convert(builder, vector, v.element, array.dtype, v.lanes)
+        last = builder.sub(end, offset)
+        with builder.if_else(builder.icmp_signed(">=", last, last.type(v.lanes)), likely=True) as (then, otherwise):
+            with then:
+                builder.store(vector, pointer, align=1)
+            with otherwise:
+                mask = _between(builder, last.type(0), last, v.lanes)
+                _masked(builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, v, types.intp), codegen
+
+
+@intrinsic
+def get(typingctx: Any, array: types.Array, offset: types.Integer) -> Any:
+    """The element of `array` at `offset`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        return context.unpack_value(builder, array.dtype, builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def put(typingctx: Any, array: types.Array, offset: types.Integer, scalar: types.Number) -> Any:
+    """Set the element of `array` at `offset`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        value = context.cast(builder, args[2], signature.args[2], array.dtype)
+        context.pack_value(builder, array.dtype, value, builder.gep(data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, scalar), codegen
+
+
+# ---------------------------------------------------------------- lanes
+
+
+@intrinsic
+def splat(typingctx: Any, d: Tag, scalar: types.Number) -> Any:
+    """A vector whose lanes are all `scalar`."""
+    result = Vector(d.element, d.lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = context.cast(builder, args[1], signature.args[1], d.element)
+        return _spread(builder, value, d.lanes)
+
+    return result(d, scalar), codegen
+
+
+@intrinsic
+def select(typingctx: Any, mask: Vector, a: Vector, b: Vector) -> Any:
+    """`a` where the mask is set, else `b`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return a(mask, a, b), codegen
+
+
+@intrinsic
+def is_nan(typingctx: Any, v: Vector) -> Any:
+    """The mask of the lanes that are NaN: of integers, none."""
+    return _nan_test(v, "uno", False)
+
+
+@intrinsic
+def is_number(typingctx: Any, v: Vector) -> Any:
+    """The mask of the lanes that are not NaN: of integers, all."""
+    return _nan_test(v, "ord", True)
+
+
+def _nan_test(v: Vector, predicate: str, of_integers: bool) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(v.element, types.Float):
+            return builder.fcmp_ordered(predicate, args[0], args[0])
+        return ir.Constant(ir.VectorType(_I1, v.lanes), [of_integers] * v.lanes)
+
+    return _mask(v)(v), codegen
+
+
+@intrinsic
+def any_lane(typingctx: Any, mask: Vector) -> Any:
+    """Whether the mask is set anywhere."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return builder.icmp_unsigned("!=", bits, bits.type(0))
+
+    return types.boolean(mask), codegen
+
+
+def _shuffle(typingctx: Any, a: Vector, b: Vector, places: list[int]) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), places)
+        return builder.shuffle_vector(args[0], args[1], mask)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def even(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The even lanes of `a`, then those of `b`."""
+    return _shuffle(typingctx, a, b, list(range(0, 2 * a.lanes, 2)))
+
+
+@intrinsic
+def odd(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The odd lanes of `a`, then those of `b`."""
+    return _shuffle(typingctx, a, b, list(range(1, 2 * a.lanes, 2)))
+
+
+@intrinsic
+def zip_lower(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The lower halves of `a` and `b`, lane by lane in turn."""
+    return _shuffle(typingctx, a, b, [i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
+
+
+@intrinsic
+def zip_upper(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The upper halves of `a` and `b`, lane by lane in turn."""
+    return _shuffle(typingctx, a, b, [a.lanes // 2 + i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
+
+
+Codegen = Callable[[Any, Vector, Any, Any], Any]
+
+
+def _arithmetic(integers: str, floats: str) -> Codegen:
+    """Lane by lane, the LLVM instruction of this name."""
+    return lambda builder, v, a, b: getattr(builder, floats if isinstance(v.element, types.Float) else integers)(a, b)
+
+
+def _compare(sign: str, nan: bool = False) -> Codegen:
+    """Lane by lane, a comparison, which is `nan` where either is NaN."""
+
+    def compare(builder: Any, v: Vector, a: Any, b: Any) -> Any:
+        if isinstance(v.element, types.Float):
+            return (builder.fcmp_unordered if nan else builder.fcmp_ordered)(sign, a, b)
+        return (builder.icmp_signed if v.element.signed else builder.icmp_unsigned)(sign, a, b)
+
+    return compare
+
+
+def _operator(op: Any, result: Callable[[Vector], Vector], codegen: Codegen) -> None:
+    """Give Python's operator `op` a meaning for two vectors of one type."""
+
+    @infer_global(op)
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+                return result(args[0])(*args)
+            return None
+
+    @lower_builtin(op, Vector, Vector)
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return codegen(builder, signature.args[0], *args)
+
+
+_operator(operator.add, lambda v: v, _arithmetic("add", "fadd"))
+_operator(operator.and_, lambda v: v, _arithmetic("and_", "and_"))
+_operator(operator.or_, lambda v: v, _arithmetic("or_", "or_"))
+_operator(operator.gt, _mask, _compare(">"))
+_operator(operator.lt, _mask, _compare("<"))
+_operator(operator.eq, _mask, _compare("=="))
+
+
+@intrinsic
+def greater_or_nan(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The mask of the lanes where a > b or either is NaN."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _compare(">", nan=True)(builder, a, *args)
+
+    return _mask(a)(a, b), codegen
