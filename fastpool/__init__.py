@@ -1,0 +1,16 @@
+"""Pooling for NumPy arrays at the speed of the machine's memory.
+
+Examples
+--------
+>>> import numpy as np
+>>> import fastpool
+>>> fastpool.max_pool2d(np.arange(16.0).reshape(4, 4), 2)
+array([[ 5.,  7.],
+       [13., 15.]])
+"""
+
+from fastpool.functional import col2im, im2col, max_pool2d, max_pool2d_backward
+from fastpool.layers import Pooling
+
+__version__ = "0.1.0"
+__all__ = ["Pooling", "__version__", "col2im", "im2col", "max_pool2d", "max_pool2d_backward"]

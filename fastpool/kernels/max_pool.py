@@ -1,0 +1,191 @@
+"""Max pooling forward: the values and, where asked for, the argmax.
+
+An output row is reduced in two steps. Down: the kernel's rows of the input are reduced, a vector at a
+time, into one scratch row, padded so that nothing after it needs to know of edges. Across: the kernel's
+columns are shifted loads of that row; a stride first deals the row out to one scratch row per phase
+(column modulo stride), so that every shifted load is contiguous. Per input element this costs
+kernel height / stride height vector steps down and per output element kernel width steps across,
+in place of their product, all in L1 beside one pass over the memory.
+
+No tail is computed apart: the last vector of a row runs over its end, into scratch, into the input's
+next row, or into the output's next row, which is written later. Only at the end of the arrays, and of
+the range of rows, loads and stores are limited.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastpool.kernels import simd
+from fastpool.kernels.geometry import axis, places_inside, plane_offset, readable_end
+from fastpool.kernels.launch import Kernel, inline
+
+#: Columns of the input that are in scratch at a time: with positions, 64 KiB of float32.
+TILE = 2048
+
+
+@inline
+def larger(v, best):
+    """The larger of two vectors; NaN if either is."""
+    return simd.select(simd.is_nan(v), v, simd.select(v > best, v, best))
+
+
+@inline
+def outranks(v, best):
+    """Where v comes before best in np.argmax's order: it is larger, or the first NaN."""
+    return simd.greater_or_nan(v, best) & simd.is_number(best)
+
+
+@inline
+def outranks_or_ties(v, at, best, best_at):
+    """Where v comes before best, or is as good and its position is lower."""
+    return outranks(v, best) | (((v == best) | simd.is_nan(v)) & (at < best_at))
+
+
+@inline
+def down(d, dp, x, source, row_step, rows, count, end, row, into, at, at_step, row_at, argmax):
+    """Reduce `rows` rows of x, `count` columns of each, to row[into:], their positions to row_at[into:].
+
+    The elements of the first row have position `at`, those of every next one `at_step` more.
+    """
+    for i in range(0, count, simd.lanes(d)):
+        offset = source + i
+        best = simd.load_between(d, x, offset, 0, end - offset)
+        best_at = simd.splat(dp, at)
+        for r in range(1, rows):
+            offset += row_step
+            v = simd.load_between(d, x, offset, 0, end - offset)
+            if argmax is None:
+                best = larger(v, best)
+            else:
+                better = outranks(v, best)
+                best = simd.select(better, v, best)
+                best_at = simd.select(better, simd.splat(dp, at + r * at_step), best_at)
+        simd.store(row, into + i, best)
+        if argmax is not None:
+            simd.store(row_at, into + i, best_at)
+
+
+@inline
+def fill(row, start, stop, v, lanes):
+    """Set row[start:stop], and up to a vector more, to the lanes of v."""
+    for i in range(start, stop, lanes):
+        simd.store(row, i, v)
+
+
+@inline
+def deal(d, row, places, stride, dealt, pitch):
+    """Deal a row out: column c to place c // stride of phase c % stride; a phase has `pitch` places."""
+    if stride == 2:
+        lanes = simd.lanes(d)
+        for i in range(0, places, lanes):
+            a = simd.load(d, row, 2 * i)
+            b = simd.load(d, row, 2 * i + lanes)
+            simd.store(dealt, i, simd.even(a, b))
+            simd.store(dealt, pitch + i, simd.odd(a, b))
+    else:
+        for i in range(places):
+            for phase in range(stride):
+                dealt[phase * pitch + i] = row[i * stride + phase]
+
+
+@inline
+def across(d, dp, row, row_at, start, taps, count, y, argmax, offset, end):
+    """Reduce the shifted loads of a dealt row, from place `start`, into y and argmax[offset : offset + count]."""
+    for i in range(0, count, simd.lanes(d)):
+        best = simd.load(d, row, taps[0] + start + i)
+        best_at = simd.load(dp, row_at, taps[0] + start + i)
+        for k in range(1, taps.size):
+            v = simd.load(d, row, taps[k] + start + i)
+            if argmax is None:
+                best = larger(v, best)
+            else:
+                at = simd.load(dp, row_at, taps[k] + start + i) + simd.splat(dp, k)
+                better = outranks_or_ties(v, at, best, best_at)
+                best = simd.select(better, v, best)
+                best_at = simd.select(better, at, best_at)
+        simd.store_before(y, offset + i, best, end)
+        if argmax is not None:
+            simd.store_before(argmax, offset + i, best_at, end)
+
+
+@Kernel
+def max_pool(start, stop, geometry, x, y, argmax):
+    """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    d = simd.tag(x)
+    dp = simd.position_tag(d, argmax)
+    lanes = simd.lanes(d)
+    item = x.itemsize
+    row_step = x.strides[2] // item
+    end = readable_end(x, item)
+    reach = (w.kernel - 1) * w.dilation
+
+    # A tile is as many outputs of a row as scratch takes. Its places run from `left`, before its first
+    # output, to `right`, after its last one; as many rows as scratch takes are laid end to end.
+    reach = (w.kernel - 1) * w.dilation
+    left = -w.before // w.stride
+    right = (reach - w.before) // w.stride
+    tile = max(1, min(w.output, TILE // w.stride))
+    places = tile - left + right
+    rows = max(1, TILE // (places * w.stride)) if tile == w.output else 1
+    pitch = rows * places + lanes
+    taps = np.empty(w.kernel, np.int64)
+    for k in range(w.kernel):
+        column = k * w.dilation - w.before
+        taps[k] = column % w.stride * pitch + column // w.stride - left
+
+    size = pitch * w.stride + 2 * lanes
+    size_at = 0 if argmax is None else size
+    row, row_at = simd.scratch(d, size), simd.scratch(dp, size_at)
+    dealt, dealt_at = row, row_at
+    if w.stride > 1:
+        dealt, dealt_at = simd.scratch(d, size), simd.scratch(dp, size_at)
+    low = simd.splat(d, simd.lowest(d))
+    nowhere = simd.splat(dp, 0 if argmax is None else 1 << (8 * argmax.itemsize))
+
+    plane, out = start // h.output, start % h.output
+    plane_at = plane_offset(x, plane, item)
+    for block in range(start, stop, rows):
+        block_rows = min(rows, stop - block)
+        for o in range(0, w.output, tile):
+            outputs = min(tile, w.output - o)
+            places = outputs - left + right
+            column = max(0, o + left) * w.stride
+            margin = max(0, -o - left) * w.stride
+            columns = min(w.input, (o + outputs - 1) * w.stride - w.before + reach + 1) - column
+            at = 0
+            for _ in range(block_rows):
+                top = out * h.stride - h.before
+                first, last = places_inside(h, top)
+                fill(row, at, at + margin, low, lanes)
+                if argmax is not None:
+                    fill(row_at, at, at + margin, nowhere, lanes)
+                source = plane_at + (top + first * h.dilation) * row_step + column
+                down(
+                    d, dp, x, source, h.dilation * row_step, last - first, columns, end,
+                    row, at + margin, first * w.places, w.places, row_at, argmax,
+                )  # fmt: skip
+                fill(row, at + margin + columns, at + places * w.stride, low, lanes)
+                if argmax is not None:
+                    fill(row_at, at + margin + columns, at + places * w.stride, nowhere, lanes)
+                at += places * w.stride
+                if o + tile >= w.output:
+                    out += 1
+                    if out == h.output:
+                        out = 0
+                        plane += 1
+                        plane_at = plane_offset(x, plane, item)
+            if w.stride > 1:
+                deal(d, row, block_rows * places, w.stride, dealt, pitch)
+                if argmax is not None:
+                    deal(dp, row_at, block_rows * places, w.stride, dealt_at, pitch)
+            offset = block * w.output + o
+            if places == w.output:
+                across(d, dp, dealt, dealt_at, 0, taps, block_rows * places, y, argmax, offset, stop * w.output)
+            else:
+                for r in range(block_rows):
+                    across(
+                        d, dp, dealt, dealt_at, r * places, taps, outputs, y, argmax,
+                        offset + r * w.output, stop * w.output,
+                    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""The layers: what a forward pass keeps for the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastpool import arguments
+from fastpool.functional import max_pool2d, max_pool2d_backward
+from fastpool.window import Sizes
+
+Array = np.ndarray[Any, Any]
+
+
+class Pooling:
+    """Max pooling with windows side by side: the notebook's layer.
+
+    Windows at a ragged edge take the largest of the elements that exist.
+
+    Parameters
+    ----------
+    pool : int or (int, int)
+        Height and width of the windows, and the distance between them.
+
+    Attributes
+    ----------
+    y : ndarray, shape (N, C, OH, OW)
+        The result of `forward`.
+    max_index : ndarray of int64, shape (N * OH * OW * C,)
+        Where in its window each maximum is, in the notebook's order: channels last.
+    dx : ndarray, shape (N, C, H, W)
+        The result of `backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> layer = fastpool.Pooling(2)
+    >>> layer.forward(np.array([[[[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]]]]))
+    array([[[[4., 5.]]]])
+    >>> layer.max_index
+    array([2, 0])
+    >>> layer.backward(np.array([[[[0.5, 0.25]]]]))
+    array([[[[0.  , 0.  , 0.25],
+             [0.5 , 0.  , 0.  ]]]])
+    """
+
+    y: Array
+    dx: Array
+
+    def __init__(self, pool: Sizes) -> None:
+        self.pool = pool
+
+    def __repr__(self) -> str:
+        return f"Pooling({self.pool!r})"
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Return `forward(x)`."""
+        return self.forward(x)
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Pool a batch of images.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, C, H, W)
+            Images of bool, integers, float32 or float64.
+
+        Returns
+        -------
+        ndarray, shape (N, C, ceil(H / pool), ceil(W / pool))
+            float32 and float64 are kept, everything else gives float64.
+        """
+        x = arguments.spatial_array(x, "x", 2, exact=4)
+        if x.dtype.itemsize == 8:
+            x = arguments.as_float(x)  # the notebook compares after it: int64 beyond 2**53 may tie
+        y, self._argmax = max_pool2d(x, self.pool, ceil_mode=True, return_argmax=True)
+        self.y = arguments.as_float(y)
+        self._input_shape = x.shape
+        return self.y
+
+    @property
+    def max_index(self) -> Array:
+        """Where in its window each maximum is, in the notebook's order: channels last."""
+        return self._argmax.transpose(0, 2, 3, 1).reshape(-1).astype(np.int64)
+
+    def backward(self, dy: ArrayLike) -> Array:
+        """Return the gradient of the images, given the gradient of the result.
+
+        Parameters
+        ----------
+        dy : array_like, shape (N, C, OH, OW)
+            The gradient of y.
+
+        Returns
+        -------
+        ndarray, shape (N, C, H, W)
+            float32 and float64 are kept, everything else gives float64.
+
+        Raises
+        ------
+        RuntimeError
+            There was no forward.
+        """
+        if not hasattr(self, "_argmax"):
+            raise RuntimeError("Pooling.backward needs a forward first")
+        dy = arguments.as_float(arguments.array(dy, "dy"))
+        self.dx = max_pool2d_backward(dy, self._argmax, self._input_shape, self.pool, ceil_mode=True)
+        return self.dx
