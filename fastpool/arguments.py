@@ -145,6 +145,5 @@ def backward_arguments(
 def argmax_error(w: Window) -> ValueError:
     """Return the error for an argmax that no maximum has."""
     return ValueError(
-        f"argmax has a position outside its window: each must be from 0 to {w.taps - 1} and on an element of the "
-        f"input (kernel_size {w.kernel_size}, padding {w.padding})"
+        f"argmax has a position outside of its window: each must be from 0 to {w.taps - 1} (kernel_size {w.kernel_size})"
     )

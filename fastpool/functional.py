@@ -14,8 +14,8 @@ from fastpool.window import Padding, Sizes, Window, window
 
 Array = np.ndarray[Any, Any]
 
-#: While no element is in more windows than this, asking each of them is faster than scattering.
-MOST_ASKED = 25
+#: Rows of this length fill vectors well enough for them to beat scalar code that stays in cache.
+WIDE = 32
 
 
 def im2col(
@@ -140,7 +140,7 @@ def col2im(
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)
     blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    columns.accumulate(n * c * height, w.geometry, (_planes(blocks), None), (written,))
+    columns.accumulate(n * c * height, w.geometry, (_planes(blocks),), (written,))
     return _finished(result, written)
 
 
@@ -259,14 +259,15 @@ def max_pool2d_backward(
     Returns
     -------
     ndarray, shape `input_shape`, of the dtype of dy
-        Where windows overlap, gradients are added in the order of the kernel's places.
+        Where windows overlap, gradients are added in the order of the kernel's places. What an
+        argmax puts on padding is dropped, as `col2im` drops it.
 
     Raises
     ------
     TypeError
         A dtype or a parameter of the wrong type.
     ValueError
-        A shape or a parameter out of range; an argmax outside of its window or on padding.
+        A shape or a parameter out of range; an argmax outside of its window.
 
     Examples
     --------
@@ -285,14 +286,15 @@ def max_pool2d_backward(
     positions = _planes(_positions(argmax, w))
     written = _contiguous(dx)
     gradient, target = _planes(dy), _planes(written)
-    asked = prod(-(-kernel // stride) for kernel, stride in zip(w.kernel_size, w.stride))
-    kernel = columns.accumulate if w.stride[1] <= 2 and asked <= MOST_ASKED else max_pool_backward.scatter
+    side_by_side = all(d * (k - 1) < s for k, s, d in zip(w.kernel_size, w.stride, w.dilation))
+    vectors = side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE
+    kernel = max_pool_backward.route if vectors else max_pool_backward.scatter
     kernel(target.shape[0] * target.shape[1] * w.input[0], w.geometry, (gradient, positions), (target,))
     return _finished(dx, written)
 
 
 def _positions(argmax: Array, w: Window) -> Array:
-    """Return argmax as max_pool2d makes it; ValueError unless each is on an element of its window."""
+    """Return argmax as max_pool2d makes it; ValueError unless each is in its window."""
     if argmax.dtype != w.argmax_dtype:
         if argmax.size and not 0 <= argmax.min() <= argmax.max() < w.taps:
             raise arguments.argmax_error(w)

@@ -136,8 +136,7 @@ def max_pool2d_backward(
         dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode
     )
     result = arguments.result(out, input_shape, dy.dtype, dy, argmax)
-    inside = (argmax >= 0) & (argmax < w.taps)
-    if not (inside.all() and _pick(_elements(w), argmax.astype(np.intp)).all()):
+    if argmax.size and not 0 <= argmax.min() <= argmax.max() < w.taps:
         raise arguments.argmax_error(w)
     columns = np.zeros((w.taps, *dy.shape), dy.dtype)
     np.put_along_axis(columns, argmax.astype(np.intp)[None], dy[None], axis=0)

@@ -103,7 +103,7 @@ class KernelCache(_Cache):  # type: ignore[misc]
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled, if the directory takes it, in place of what older sources made."""
         path = self._path(sig, data.codegen)
-        if path is None:
+        if path is None or data.library.has_dynamic_globals:  # addresses of this process
             return
         content = dumps(data._reduce())
         with contextlib.suppress(OSError):

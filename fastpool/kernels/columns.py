@@ -33,6 +33,7 @@ def unfold(start, stop, geometry, x, cols):
     end = readable_end(x, item)
     zero = simd.splat(d, 0)
     taps = h.places * w.places
+    image, result = simd.pointer(x), simd.pointer(cols)
 
     row = start
     while row < stop:
@@ -51,76 +52,66 @@ def unfold(start, stop, geometry, x, cols):
             y = out * h.stride - h.before + tap // w.places * h.dilation
             last = outside if 0 <= y < h.input else inside
             for i in range(0, inside, lanes):
-                simd.store_before(cols, at + i, zero, limit)
+                simd.store_before(result, at + i, zero, limit)
             offset = source + y * row_step + column
             if w.stride == 1:
                 for i in range(inside, last, lanes):
-                    v = simd.load_between(d, x, offset + i, 0, end - offset - i)
-                    simd.store_before(cols, at + i, v, limit)
+                    v = simd.load_between(d, image, offset + i, 0, end - offset - i)
+                    simd.store_before(result, at + i, v, limit)
             elif w.stride == 2:
                 for i in range(inside, last, lanes):
                     place = offset + 2 * i
-                    a = simd.load_between(d, x, place, 0, end - place)
-                    b = simd.load_between(d, x, place + lanes, 0, end - place - lanes)
-                    simd.store_before(cols, at + i, simd.even(a, b), limit)
+                    a = simd.load_between(d, image, place, 0, end - place)
+                    b = simd.load_between(d, image, place + lanes, 0, end - place - lanes)
+                    simd.store_before(result, at + i, simd.even(a, b), limit)
             else:
                 for i in range(inside, last):
-                    simd.put(cols, at + i, simd.get(x, offset + i * w.stride))
+                    result[at + i] = image[offset + i * w.stride]
             for i in range(last, w.output, lanes):
-                simd.store_before(cols, at + i, zero, limit)
+                simd.store_before(result, at + i, zero, limit)
         row += count
 
 
-@inline
-def sent(d, dp, cols, at, argmax, argmax_at, k, column, columns):
-    """What place k of the kernel sends to a vector of elements: a row of cols from `column` on.
-
-    With an argmax, cols is the gradient of the output, sent where the argmax is k. What lies outside
-    of the row is zero.
-    """
-    v = simd.load_between(d, cols, at + column, -column, columns - column)
-    if argmax is None:
-        return v
-    chosen = simd.load_between(dp, argmax, argmax_at + column, -column, columns - column)
-    return simd.select(chosen == simd.splat(dp, k), v, simd.splat(d, 0))
-
-
 @Kernel
-def accumulate(start, stop, geometry, cols, argmax, dx):
+def accumulate(start, stop, geometry, cols, dx):
     """Sum up the rows of dx (A, B, H, W) from start to stop, counted over its planes.
 
-    cols has the shape (A, B, taps, OH * OW); or, with an argmax, both have (A, B, OH, OW).
+    cols has the shape (A, B, taps, OH * OW), contiguous along the last axis.
     """
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(cols)
-    dp = simd.position_tag(d, argmax)
     lanes = simd.lanes(d)
     item = cols.itemsize
-    tap_step = cols.strides[2] // item if argmax is None else 0
-    plane_size = h.output * w.output
+    tap_step = cols.strides[2] // item
+    end = readable_end(cols, item)
+    columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
 
-    # Of every phase (column modulo stride) the places of the kernel that meet it, and how far they shift it.
+    # Of every phase (column modulo stride) the places of the kernel that meet it, how far they shift it,
+    # and the lane in which their row ends, if lanes of the result are past it.
     met = np.zeros(w.stride, np.int64)
-    tap_of = np.empty((w.stride, w.kernel), np.int64)
-    shift_of = np.empty((w.stride, w.kernel), np.int64)
-    for k in range(w.kernel):
-        for phase in range(w.stride):
+    tables = np.empty((3, w.stride * w.kernel), np.int64)
+    tap_of, shift_of, end_of = simd.pointer(tables), simd.pointer(tables[1]), simd.pointer(tables[2])
+    for phase in range(w.stride):
+        for k in range(w.kernel):
             column = phase + w.before - k * w.dilation
             if column % w.stride == 0:
-                tap_of[phase, met[phase]] = k
-                shift_of[phase, met[phase]] = column // w.stride
+                shift = column // w.stride
+                t = phase * w.kernel + met[phase]
+                tap_of[t], shift_of[t] = k, shift
+                end_of[t] = w.output - shift if places + shift > w.output else places + lanes
                 met[phase] += 1
     # The same of a row, made anew for each.
-    row_tap = np.empty(h.kernel, np.int64)
-    row_at = np.empty(h.kernel, np.int64)
+    row_tables = np.empty((2, h.kernel), np.int64)
+    row_tap, row_at = simd.pointer(row_tables), simd.pointer(row_tables[1])
     pitch = places + lanes
-    sums = simd.scratch(d, pitch * w.stride if w.stride > 1 else 0)
+    sums_scratch = simd.scratch(d, pitch * w.stride if w.stride > 1 else 0)
+    sums = simd.pointer(sums_scratch)
 
+    plane, y = start // h.input, start % h.input
+    plane_at = plane_offset(cols, plane, item)
     for row in range(start, stop):
-        plane = row // h.input
-        cols_at = plane_offset(cols, plane, item)
-        out, rest = divmod(row - plane * h.input + h.before, h.stride)
+        out, rest = (y + h.before) // h.stride, (y + h.before) % h.stride
         rows_met = 0
         for k in range(h.kernel):
             if rest == 0 and 0 <= out < h.output:
@@ -135,23 +126,29 @@ def accumulate(start, stop, geometry, cols, argmax, dx):
             for i in range(0, places, lanes):
                 total = simd.splat(d, 0)
                 for r in range(rows_met):
-                    for t in range(met[phase]):
-                        k = row_tap[r] + tap_of[phase, t]
-                        total = total + sent(
-                            d, dp, cols, cols_at + k * tap_step + row_at[r],
-                            argmax, plane * plane_size + row_at[r], k, i + shift_of[phase, t], w.output,
-                        )  # fmt: skip
+                    for t in range(phase * w.kernel, phase * w.kernel + met[phase]):
+                        j = i + shift_of[t]
+                        at = plane_at + (row_tap[r] + tap_of[t]) * tap_step + row_at[r] + j
+                        # A row's first and last lanes may be another's; past its result they do no harm.
+                        total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
                 if w.stride == 1:
-                    simd.store_before(dx, row * w.input + i, total, stop * w.input)
+                    simd.store_before(result, row * w.input + i, total, stop * w.input)
                 else:
                     simd.store(sums, phase * pitch + i, total)
         if w.stride == 2:
             for i in range(0, places, lanes):
                 a, b = simd.load(d, sums, i), simd.load(d, sums, pitch + i)
                 at = row * w.input + 2 * i
-                simd.store_before(dx, at, simd.zip_lower(a, b), stop * w.input)
+                simd.store_before(result, at, simd.zip_lower(a, b), stop * w.input)
                 if 2 * i + lanes < w.input:
-                    simd.store_before(dx, at + lanes, simd.zip_upper(a, b), stop * w.input)
+                    simd.store_before(result, at + lanes, simd.zip_upper(a, b), stop * w.input)
         elif w.stride > 2:
-            for i in range(w.input):
-                simd.put(dx, row * w.input + i, sums[i % w.stride * pitch + i // w.stride])
+            for phase in range(w.stride):
+                for i in range(ceil_div(w.input - phase, w.stride)):
+                    result[row * w.input + i * w.stride + phase] = sums[phase * pitch + i]
+        y += 1
+        if y == h.input:
+            y = 0
+            plane += 1
+            plane_at = plane_offset(cols, plane, item)
+    simd.keep((tables, row_tables, sums_scratch))

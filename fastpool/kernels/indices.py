@@ -13,10 +13,11 @@ from fastpool.kernels.launch import Kernel
 def argmax_to_indices(start, stop, geometry, argmax, indices):
     """Turn the rows of argmax (N, C, OH, OW) from start to stop into positions in planes of H * W elements."""
     h, w = axis(geometry, 0), axis(geometry, 1)
+    positions, result = simd.pointer(argmax), simd.pointer(indices)
     for row in range(start, stop):
         top = row % h.output * h.stride - h.before
         for i in range(w.output):
-            k = np.int64(simd.get(argmax, row * w.output + i))
+            k = np.int64(positions[row * w.output + i])
             y, x = k // w.places, k % w.places
             column = i * w.stride - w.before + x * w.dilation
-            simd.put(indices, row * w.output + i, (top + y * h.dilation) * w.input + column)
+            result[row * w.output + i] = (top + y * h.dilation) * w.input + column

@@ -93,7 +93,7 @@ class Kernel:
         if rows == 0:
             return
         nbytes = sum([a.nbytes for a in (*inputs, *outputs) if a is not None])
-        threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threads())
+        threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threading.threads)
         if threads == 1:
             self._entry(False, inputs, outputs)(0, rows, geometry, *inputs, *outputs)
         elif _threading.launches:
@@ -112,9 +112,24 @@ class _Threading:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
+    def before_fork(self) -> None:
+        # A fork while another thread compiles, or asks for the number of threads, would leave the child
+        # a lock of Numba's taken for ever.
+        global_compiler_lock.acquire()
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+        global_compiler_lock.release()
+
     def after_fork_in_child(self) -> None:
-        self.__init__()  # type: ignore[misc]
-        self._forked = True
+        self.after_fork_in_parent()
+        self._forked, self._pool = True, None
+
+    @property
+    def threads(self) -> int:
+        with self._lock:
+            return numba.get_num_threads()
 
     @property
     def launches(self) -> bool:
@@ -127,12 +142,12 @@ class _Threading:
             with self._lock:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "fastpool")
-            futures = [self._pool.submit(*call) for call in calls[:-1]]
+                futures = [self._pool.submit(*call) for call in calls[:-1]]
         except RuntimeError:  # the interpreter is shutting down
-            futures, serial = [], calls
+            futures, here = [], calls
         else:
-            serial = calls[-1:]
-        for function, *arguments in serial:
+            here = calls[-1:]
+        for function, *arguments in here:
             function(*arguments)
         for future in futures:
             future.result()
@@ -140,15 +155,8 @@ class _Threading:
 
 _threading = _Threading()
 if hasattr(os, "register_at_fork"):
-    # A fork while another thread compiles would leave the child Numba's lock taken for ever.
     os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=lambda: (global_compiler_lock.release(), _threading.after_fork_in_child()),
+        before=_threading.before_fork,
+        after_in_parent=_threading.after_fork_in_parent,
+        after_in_child=_threading.after_fork_in_child,
     )
-
-
-@compiled("threads")
-def _threads() -> int:
-    # compiled, because numba.get_num_threads() takes a lock that a fork may leave taken
-    return numba.get_num_threads()

@@ -43,13 +43,13 @@ def outranks_or_ties(v, at, best, best_at):
 
 
 @inline
-def down(d, dp, x, source, row_step, rows, count, end, row, into, at, at_step, row_at, argmax):
+def down(d, dp, x, first_row, row_step, rows, count, end, row, into, at, at_step, row_at, argmax):
     """Reduce `rows` rows of x, `count` columns of each, to row[into:], their positions to row_at[into:].
 
     The elements of the first row have position `at`, those of every next one `at_step` more.
     """
     for i in range(0, count, simd.lanes(d)):
-        offset = source + i
+        offset = first_row + i
         best = simd.load_between(d, x, offset, 0, end - offset)
         best_at = simd.splat(dp, at)
         for r in range(1, rows):
@@ -90,23 +90,23 @@ def deal(d, row, places, stride, dealt, pitch):
 
 
 @inline
-def across(d, dp, row, row_at, start, taps, count, y, argmax, offset, end):
+def across(d, dp, row, row_at, start, shifts, taps, count, y, argmax, y_at, offset, end):
     """Reduce the shifted loads of a dealt row, from place `start`, into y and argmax[offset : offset + count]."""
     for i in range(0, count, simd.lanes(d)):
-        best = simd.load(d, row, taps[0] + start + i)
-        best_at = simd.load(dp, row_at, taps[0] + start + i)
-        for k in range(1, taps.size):
-            v = simd.load(d, row, taps[k] + start + i)
+        best = simd.load(d, row, shifts[0] + start + i)
+        best_at = simd.load(dp, row_at, shifts[0] + start + i)
+        for k in range(1, taps):
+            v = simd.load(d, row, shifts[k] + start + i)
             if argmax is None:
                 best = larger(v, best)
             else:
-                at = simd.load(dp, row_at, taps[k] + start + i) + simd.splat(dp, k)
+                at = simd.load(dp, row_at, shifts[k] + start + i) + simd.splat(dp, k)
                 better = outranks_or_ties(v, at, best, best_at)
                 best = simd.select(better, v, best)
                 best_at = simd.select(better, at, best_at)
         simd.store_before(y, offset + i, best, end)
         if argmax is not None:
-            simd.store_before(argmax, offset + i, best_at, end)
+            simd.store_before(y_at, offset + i, best_at, end)
 
 
 @Kernel
@@ -119,6 +119,7 @@ def max_pool(start, stop, geometry, x, y, argmax):
     item = x.itemsize
     row_step = x.strides[2] // item
     end = readable_end(x, item)
+    source, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
     reach = (w.kernel - 1) * w.dilation
 
     # A tile is as many outputs of a row as scratch takes. Its places run from `left`, before its first
@@ -131,16 +132,18 @@ def max_pool(start, stop, geometry, x, y, argmax):
     rows = max(1, TILE // (places * w.stride)) if tile == w.output else 1
     pitch = rows * places + lanes
     taps = np.empty(w.kernel, np.int64)
+    shifts = simd.pointer(taps)
     for k in range(w.kernel):
         column = k * w.dilation - w.before
         taps[k] = column % w.stride * pitch + column // w.stride - left
 
     size = pitch * w.stride + 2 * lanes
     size_at = 0 if argmax is None else size
-    row, row_at = simd.scratch(d, size), simd.scratch(dp, size_at)
+    rows_scratch, rows_at_scratch = simd.scratch(d, 2 * size), simd.scratch(dp, 2 * size_at)
+    row, row_at = simd.pointer(rows_scratch), simd.pointer(rows_at_scratch)
     dealt, dealt_at = row, row_at
     if w.stride > 1:
-        dealt, dealt_at = simd.scratch(d, size), simd.scratch(dp, size_at)
+        dealt, dealt_at = simd.pointer(rows_scratch[size:]), simd.pointer(rows_at_scratch[size_at:])
     low = simd.splat(d, simd.lowest(d))
     nowhere = simd.splat(dp, 0 if argmax is None else 1 << (8 * argmax.itemsize))
 
@@ -161,9 +164,9 @@ def max_pool(start, stop, geometry, x, y, argmax):
                 fill(row, at, at + margin, low, lanes)
                 if argmax is not None:
                     fill(row_at, at, at + margin, nowhere, lanes)
-                source = plane_at + (top + first * h.dilation) * row_step + column
+                first_row = plane_at + (top + first * h.dilation) * row_step + column
                 down(
-                    d, dp, x, source, h.dilation * row_step, last - first, columns, end,
+                    d, dp, source, first_row, h.dilation * row_step, last - first, columns, end,
                     row, at + margin, first * w.places, w.places, row_at, argmax,
                 )  # fmt: skip
                 fill(row, at + margin + columns, at + places * w.stride, low, lanes)
@@ -182,10 +185,11 @@ def max_pool(start, stop, geometry, x, y, argmax):
                     deal(dp, row_at, block_rows * places, w.stride, dealt_at, pitch)
             offset = block * w.output + o
             if places == w.output:
-                across(d, dp, dealt, dealt_at, 0, taps, block_rows * places, y, argmax, offset, stop * w.output)
+                across(d, dp, dealt, dealt_at, 0, shifts, w.kernel, block_rows * places, result, argmax, result_at, offset, stop * w.output)
             else:
                 for r in range(block_rows):
                     across(
-                        d, dp, dealt, dealt_at, r * places, taps, outputs, y, argmax,
+                        d, dp, dealt, dealt_at, r * places, shifts, w.kernel, outputs, result, argmax, result_at,
                         offset + r * w.output, stop * w.output,
                     )  # fmt: skip
+    simd.keep((taps, rows_scratch, rows_at_scratch))

@@ -1,10 +1,12 @@
 """Max pooling backward: every gradient goes to the element that its maximum came from.
 
-Where few windows hold an element, `fastpool.kernels.columns.accumulate` asks every element which of
-its windows chose it; that is vectors all the way. `scatter` is for the rest, large windows that
-overlap much and strides that leave most of the input without a gradient: it sets a plane to zero and
-adds to it one gradient at a time. Going through the outputs backwards, an element gets its gradients in
-the order of the kernel's places, as the notebook's col2im adds them.
+`scatter` sets a plane to zero and adds to it, while it is in cache, one gradient at a time. Going
+through the outputs backwards, an element gets its gradients in the order of the kernel's places, as the
+notebook's col2im adds them. A position of one byte is looked up for its distance from the place of its
+window; only windows that reach over an edge, or out of the rows that are being computed, check it.
+
+`route` is for windows side by side, two columns apart, where an element has one window at most: it asks
+every element whether that window chose it, and writes the result once, in vectors.
 """
 
 from __future__ import annotations
@@ -12,74 +14,199 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, ceil_div, places_inside, plane_offset
+from fastpool.kernels.geometry import axis, ceil_div, plane_offset, readable_end
 from fastpool.kernels.launch import Kernel, inline
+
+
+@inline
+def sent(d, dp, gradients, positions, source, at, first, last, place):
+    """The gradients whose position is `place`; zero in lanes that are not from first to last."""
+    chosen = simd.load_between(dp, positions, at, first, last) == simd.splat(dp, place)
+    return simd.select(chosen, simd.load_between(d, gradients, source, first, last), simd.splat(d, 0))
+
+
+@inline
+def row_end(w, place, needed, lanes):
+    """Return where a row of gradients ends, for columns at this place of their window; past `needed` it may end anywhere."""
+    if place >= w.kernel:
+        return 0
+    return w.output if needed > w.output else needed + lanes
+
+
+@Kernel
+def route(start, stop, geometry, dy, argmax, dx):
+    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    d = simd.tag(dy)
+    dp = simd.position_tag(d, argmax)
+    lanes = simd.lanes(d)
+    item = dy.itemsize
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    row_step = dy.strides[2] // item
+    limit = stop * w.input
+    # What the even and the odd columns are in their windows, how far away those are, and where a row of
+    # gradients ends for them, if not past the result.
+    even_place, even_shift = w.before % 2, w.before // 2
+    odd_place, odd_shift = (w.before + 1) % 2, (w.before + 1) // 2
+    places = (w.input + 1) // 2
+    even_end = row_end(w, even_place, places + even_shift, lanes)
+    odd_end = row_end(w, odd_place, w.input // 2 + odd_shift, lanes)
+    end, end_at = readable_end(dy, item), readable_end(argmax, argmax.itemsize)
+    row = start
+    while row < stop:
+        plane, y = row // h.input, row % h.input
+        source, at = plane_offset(dy, plane, item), plane * h.output * w.output
+        out, place = (y + h.before) // h.stride, (y + h.before) % h.stride
+        for row in range(row, min(stop, (plane + 1) * h.input)):  # noqa: B020
+            into = row * w.input
+            tap = place * w.places
+            from_row, at_row = source + out * row_step, at + out * w.output
+            # Behind its last window a row has no gradient, between rows of windows it has none at all;
+            # lanes that are past its end may have any.
+            met = out < h.output and place < h.kernel
+            for i in range(0, places, lanes):
+                j = i + even_shift
+                last = min(even_end - j, end - from_row - j, end_at - at_row - j) if met else 0
+                even = sent(d, dp, gradients, positions, from_row + j, at_row + j, -j, last, tap + even_place)
+                j = i + odd_shift
+                last = min(odd_end - j, end - from_row - j, end_at - at_row - j) if met else 0
+                odd = sent(d, dp, gradients, positions, from_row + j, at_row + j, -j, last, tap + odd_place)
+                simd.store_before(result, into + 2 * i, simd.zip_lower(even, odd), limit)
+                if 2 * i + lanes < w.input:
+                    simd.store_before(result, into + 2 * i + lanes, simd.zip_upper(even, odd), limit)
+            place += 1
+            if place == h.stride:
+                place = 0
+                out += 1
+        row += 1
+
+
+#: Kernels of up to so many places have a table of them.
+LOOKED_UP = 4096
+#: Planes of up to so many elements, with their padding, are added up in scratch.
+SCRATCH = 1 << 14
+
+
+@inline
+def add_plane(dy, argmax, source, at, count, starts, offsets, sums):
+    """Add the gradients of a plane, last to first, to a plane that has room for all of every window."""
+    for i in range(count - 1, -1, -1):
+        sums[starts[i] + offsets[argmax[at + i]]] += dy[source + i]
+
+
+@inline
+def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride):
+    """Add the gradients of a row of outputs, last to first, whose windows are all in our rows."""
+    for i in range(last - 1, first - 1, -1):
+        dx[into + i * stride + offsets[argmax[at + i]]] += dy[source + i]
+
+
+@inline
+def add_at_edge(dy, argmax, source, at, first, last, rows_of, columns_of, h, w, y, top, bottom, dx, into):
+    """The same, leaving out what is on padding or in rows other than those from top to bottom."""
+    for i in range(last - 1, first - 1, -1):
+        k = np.int64(argmax[at + i])
+        if h.places * w.places <= LOOKED_UP:
+            row, column = rows_of[k], columns_of[k]
+        else:
+            row, column = k // w.places * h.dilation, k % w.places * w.dilation
+        row += y
+        column += i * w.stride - w.before
+        if top <= row < bottom and 0 <= column < w.input:
+            dx[into + row * w.input + column] += dy[source + i]
 
 
 @Kernel
 def scatter(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes; argmax must be valid."""
+    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(dy)
+    lanes = simd.lanes(d)
     item = dy.itemsize
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    row_step = dy.strides[2] // item
     zero = simd.splat(d, 0)
-    reach = (h.kernel - 1) * h.dilation
-    row = start
-    while row < stop:
+    reach = (h.places - 1) * h.dilation
+    outputs = h.output * w.output
+    # A plane with all that its windows cover, if that is small.
+    height = max(h.input + h.before, (h.output - 1) * h.stride + reach + 1)
+    width = max(w.input + w.before, (w.output - 1) * w.stride + (w.places - 1) * w.dilation + 1)
+    looked_up = h.places * w.places <= LOOKED_UP
+    padded = looked_up and height <= SCRATCH and width <= SCRATCH // height and row_step == w.output
+    # Otherwise, the columns of outputs whose windows are inside the input.
+    inner = min(w.output, ceil_div(w.before, w.stride))
+    outer = max(inner, min(w.output, (w.input - 1 - (w.places - 1) * w.dilation + w.before) // w.stride + 1))
+    if not looked_up:
+        inner, outer = w.output, w.output
+
+    tables = np.empty((3, h.places * w.places if looked_up else 0), np.int64)
+    rows_of, columns_of, offsets = simd.pointer(tables), simd.pointer(tables[1:]), simd.pointer(tables[2:])
+    if looked_up:
+        for i in range(h.places):
+            for j in range(w.places):
+                k = i * w.places + j
+                rows_of[k], columns_of[k] = i * h.dilation, j * w.dilation
+                offsets[k] = i * h.dilation * (width if padded else w.input) + j * w.dilation
+    starts_table = np.empty(outputs if padded else 0, np.int32)
+    sums_scratch = simd.scratch(d, height * width + lanes if padded else 0)
+    starts, sums = simd.pointer(starts_table), simd.pointer(sums_scratch)
+    if padded:
+        for i in range(outputs):
+            starts[i] = i // w.output * h.stride * width + i % w.output * w.stride
+
+    # Planes backwards too, so that memory is read in one direction.
+    row = stop
+    while row > start:
         # The rows of one plane that are ours, and the windows that touch them.
-        plane, top = row // h.input, row % h.input
-        bottom = min(h.input, top + stop - row)
+        plane = (row - 1) // h.input
+        top, bottom = max(0, start - plane * h.input), row - plane * h.input
+        row -= bottom - top
         into = plane * h.input * w.input
-        for i in range(into + top * w.input, into + bottom * w.input, simd.lanes(d)):
-            simd.store_before(dx, i, zero, into + bottom * w.input)
-        source = plane_offset(dy, plane, item)
+        limit = into + bottom * w.input
+        source, at = plane_offset(dy, plane, item), plane * outputs
+        if padded:
+            for i in range(0, height * width, lanes):
+                simd.store(sums, i, zero)
+            add_plane(gradients, positions, source, at, outputs, starts, offsets, sums)
+            for y in range(top, bottom):
+                for i in range(0, w.input, lanes):
+                    v = simd.load(d, sums, (y + h.before) * width + w.before + i)
+                    simd.store_before(result, into + y * w.input + i, v, limit)
+            continue
+        for i in range(into + top * w.input, limit, lanes):
+            simd.store_before(result, i, zero, limit)
         first = max(0, ceil_div(top + h.before - reach, h.stride))
         last = min(h.output - 1, (bottom - 1 + h.before) // h.stride)
         for out in range(last, first - 1, -1):
-            for i in range(w.output - 1, -1, -1):
-                at = out * w.output + i
-                k = np.uint32(simd.get(argmax, plane * h.output * w.output + at))
-                k_row = np.int64(k // np.uint32(w.places))
-                y = out * h.stride - h.before + k_row * h.dilation
-                if top <= y < bottom:
-                    column = i * w.stride - w.before + (np.int64(k) - k_row * w.places) * w.dilation
-                    place = into + y * w.input + column
-                    simd.put(dx, place, simd.get(dx, place) + simd.get(dy, source + at))
-        row += bottom - top
-
-
-@inline
-def in_padding(argmax, row, h, w, top, bottom, first, last):
-    """Whether an argmax of this row, from column first to last, is outside of the places that are on an element."""
-    for i in range(first, last):
-        left, right = places_inside(w, i * w.stride - w.before)
-        k = np.int64(simd.get(argmax, row * w.output + i))
-        y = k // w.places
-        if not (top <= y < bottom and left <= k - y * w.places < right):
-            return True
-    return False
+            y = out * h.stride - h.before
+            left, right = inner, outer
+            if y < top or y + reach >= bottom:
+                left, right = w.output, w.output
+            from_row, at_row = source + out * row_step, at + out * w.output
+            add_at_edge(
+                gradients, positions, from_row, at_row, right, w.output, rows_of, columns_of, h, w,
+                y, top, bottom, result, into,
+            )  # fmt: skip
+            place = into + y * w.input - w.before
+            add_inside(gradients, positions, from_row, at_row, left, right, offsets, result, place, w.stride)
+            add_at_edge(
+                gradients, positions, from_row, at_row, 0, left, rows_of, columns_of, h, w,
+                y, top, bottom, result, into,
+            )  # fmt: skip
+    simd.keep((tables, starts_table, sums_scratch))
 
 
 @Kernel
 def find_invalid(start, stop, geometry, argmax, found):
-    """Set found[0] if, in the rows from start to stop, an argmax is not on an element of the input."""
+    """Set found[0] if, in the rows from start to stop, an argmax is outside of its window."""
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(argmax)
+    positions = simd.pointer(argmax)
     first, last = start * w.output, stop * w.output
     if h.places * w.places - 1 < simd.highest(d):
         most = simd.splat(d, h.places * w.places - 1)
         worse = most > most
         for i in range(first, last, simd.lanes(d)):
-            worse = worse | (simd.load_between(d, argmax, i, 0, last - i) > most)
+            worse = worse | (simd.load_between(d, positions, i, 0, last - i) > most)
         if simd.any_lane(worse):
-            found[0] = 1
-    # What is within the window can still be padding, where the window reaches over an edge.
-    inner = min(w.output, ceil_div(w.before, w.stride))
-    outer = max(inner, min(w.output, (w.input - 1 - (w.places - 1) * w.dilation + w.before) // w.stride + 1))
-    for row in range(start, stop):
-        top, bottom = places_inside(h, row % h.output * h.stride - h.before)
-        whole = bottom - top == h.places
-        if (whole and in_padding(argmax, row, h, w, top, bottom, 0, inner)) or in_padding(
-            argmax, row, h, w, top, bottom, outer if whole else 0, w.output
-        ):
-            found[0] = 1
+            simd.pointer(found)[0] = 1

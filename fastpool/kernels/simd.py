@@ -8,8 +8,10 @@ an element type and a number of lanes, loads and `splat` take a tag, everything 
 vectors. One vector has `BYTES` bytes of the tag's widest element: a register of AVX-512, two of AVX2,
 four of NEON; LLVM splits what the CPU has no register for. Nothing here is specific to a target.
 
-Arrays are read and written at offsets counted in elements from their first one, whatever their
-shape, without bounds checks. The variants with limits touch nothing outside of them.
+Memory is read and written through pointers, at offsets counted in elements, without bounds checks; the
+variants with limits touch nothing outside of them. A pointer is not counted as a reference: handing an
+array to a function, even to an inlined one, can cost two atomic operations. So whoever takes a pointer
+keeps its array: that of an argument lives anyway, that of scratch as long as `keep` says.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.np.arrayobj import _empty_nd_impl
 from numba.np.numpy_support import as_dtype, from_dtype
 
 BYTES = 64
@@ -128,29 +131,47 @@ def highest(typingctx: Any, d: Tag) -> Any:
     return d.element(d), codegen
 
 
-@intrinsic
-def scratch(typingctx: Any, d: Tag, size: types.Integer) -> Any:
-    """A new array of `size` elements of the tag's type, not filled."""
-    from numba.np.arrayobj import _empty_nd_impl
-
-    array = types.Array(d.element, 1, "C")
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        size = context.cast(builder, args[1], signature.args[1], types.intp)
-        return _empty_nd_impl(context, builder, array, [size])._getvalue()
-
-    return array(d, size), codegen
-
-
 # ---------------------------------------------------------------- memory
 
 
-def _address(context: Any, builder: Any, array: types.Array, value: Any, offset: Any, lanes: int) -> Any:
-    """A pointer to `lanes` elements of `array` from `offset` on, as memory lays them out."""
-    data = context.make_array(array)(context, builder, value).data
-    memory = _llvm(array.dtype) if array.dtype != types.boolean else ir.IntType(8)
-    data = builder.bitcast(data, memory.as_pointer())
-    return builder.bitcast(builder.gep(data, [offset]), ir.VectorType(memory, lanes).as_pointer())
+@intrinsic
+def scratch(typingctx: Any, d: Tag, size: types.Integer) -> Any:
+    """A new array of `size` elements of the tag's type, not filled."""
+    array = types.Array(d.element, 1, "C")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _empty_nd_impl(context, builder, array, [args[1]])._getvalue()
+
+    return array(d, types.intp), codegen
+
+
+@intrinsic
+def pointer(typingctx: Any, array: types.Array) -> Any:
+    """The address of the first element; of None, a null pointer, typed as to bytes."""
+    result = types.CPointer(array.dtype if isinstance(array, types.Array) else types.uint8)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(array, types.Array):
+            return context.make_array(array)(context, builder, args[0]).data
+        return context.get_constant_null(result)
+
+    return result(array), codegen
+
+
+@intrinsic
+def keep(typingctx: Any, arrays: types.BaseTuple) -> Any:
+    """Do nothing, with arrays whose pointers were in use until here."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.none(arrays), codegen
+
+
+def _address(builder: Any, pointer: types.CPointer, value: Any, offset: Any, lanes: int) -> Any:
+    """The address of `lanes` elements from `offset` on."""
+    vector = ir.VectorType(_llvm(pointer.dtype), lanes)
+    return builder.bitcast(builder.gep(value, [offset]), vector.as_pointer())
 
 
 def _convert(builder: Any, value: Any, source: types.Type, target: types.Type, lanes: int) -> Any:
@@ -209,22 +230,22 @@ def _load(builder: Any, pointer: Any) -> Any:
 
 
 @intrinsic
-def load(typingctx: Any, d: Tag, array: types.Array, offset: types.Integer) -> Any:
-    """The elements of `array` from `offset` on, converted to the tag's integers if theirs are others."""
+def load(typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Integer) -> Any:
+    """The elements of memory from `offset` on, converted to the tag's integers if theirs are others."""
     result = Vector(d.element, d.lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _address(context, builder, array, args[1], args[2], d.lanes)
-        return _convert(builder, _load(builder, pointer), array.dtype, d.element, d.lanes)
+        pointer = _address(builder, memory, args[1], args[2], d.lanes)
+        return _convert(builder, _load(builder, pointer), memory.dtype, d.element, d.lanes)
 
-    return result(d, array, types.intp), codegen
+    return result(d, memory, types.intp), codegen
 
 
 @intrinsic
 def load_between(
     typingctx: Any,
     d: Tag,
-    array: types.Array,
+    memory: types.CPointer,
     offset: types.Integer,
     first: types.Integer,
     last: types.Integer,
@@ -238,8 +259,8 @@ def load_between(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, value, offset, first, last = args
-        pointer = _address(context, builder, array, value, offset, d.lanes)
-        memory = pointer.type.pointee
+        pointer = _address(builder, memory, value, offset, d.lanes)
+        vector = pointer.type.pointee
         whole = builder.and_(
             builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(d.lanes))
         )
@@ -250,37 +271,37 @@ def load_between(
             with otherwise:
                 mask = _between(builder, first, last, d.lanes)
                 part = _masked(
-                    builder, "load", memory, [pointer, ir.IntType(32)(1), mask, ir.Constant(memory, None)]
+                    builder, "load", vector, [pointer, ir.IntType(32)(1), mask, ir.Constant(vector, None)]
                 )
                 part_block = builder.block
-        loaded = builder.phi(memory)
+        loaded = builder.phi(vector)
         loaded.add_incoming(full, full_block)
         loaded.add_incoming(part, part_block)
-        return _convert(builder, loaded, array.dtype, d.element, d.lanes)
+        return _convert(builder, loaded, memory.dtype, d.element, d.lanes)
 
-    return result(d, array, types.intp, types.intp, types.intp), codegen
+    return result(d, memory, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
-def store(typingctx: Any, array: types.Array, offset: types.Integer, v: Vector) -> Any:
-    """Write all lanes of `v` to `array` from `offset` on, converted to its integers."""
+def store(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vector) -> Any:
+    """Write all lanes of `v` to memory from `offset` on, converted to its integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _address(context, builder, array, args[0], args[1], v.lanes)
-        builder.store(_convert(builder, args[2], v.element, array.dtype, v.lanes), pointer, align=1)
+        pointer = _address(builder, memory, args[0], args[1], v.lanes)
+        builder.store(_convert(builder, args[2], v.element, memory.dtype, v.lanes), pointer, align=1)
         return context.get_dummy_value()
 
-    return types.none(array, types.intp, v), codegen
+    return types.none(memory, types.intp, v), codegen
 
 
 @intrinsic
-def store_before(typingctx: Any, array: types.Array, offset: types.Integer, v: Vector, end: types.Integer) -> Any:
+def store_before(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vector, end: types.Integer) -> Any:
     """`store`, writing only the lanes that fall before offset `end`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, offset, vector, end = args
-        pointer = _address(context, builder, array, value, offset, v.lanes)
-        vector = _convert(builder, vector, v.element, array.dtype, v.lanes)
+        pointer = _address(builder, memory, value, offset, v.lanes)
+        vector = _convert(builder, vector, v.element, memory.dtype, v.lanes)
         last = builder.sub(end, offset)
         with builder.if_else(builder.icmp_signed(">=", last, last.type(v.lanes)), likely=True) as (then, otherwise):
             with then:
@@ -290,31 +311,7 @@ def store_before(typingctx: Any, array: types.Array, offset: types.Integer, v: V
                 _masked(builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
         return context.get_dummy_value()
 
-    return types.none(array, types.intp, v, types.intp), codegen
-
-
-@intrinsic
-def get(typingctx: Any, array: types.Array, offset: types.Integer) -> Any:
-    """The element of `array` at `offset`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(array)(context, builder, args[0]).data
-        return context.unpack_value(builder, array.dtype, builder.gep(data, [args[1]]))
-
-    return array.dtype(array, types.intp), codegen
-
-
-@intrinsic
-def put(typingctx: Any, array: types.Array, offset: types.Integer, scalar: types.Number) -> Any:
-    """Set the element of `array` at `offset`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(array)(context, builder, args[0]).data
-        value = context.cast(builder, args[2], signature.args[2], array.dtype)
-        context.pack_value(builder, array.dtype, value, builder.gep(data, [args[1]]))
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, scalar), codegen
+    return types.none(memory, types.intp, v, types.intp), codegen
 
 
 # ---------------------------------------------------------------- lanes
