@@ -286,7 +286,7 @@ def max_pool2d_backward(
     positions = _planes(_positions(argmax, w))
     written = _contiguous(dx)
     gradient, target = _planes(dy), _planes(written)
-    side_by_side = all(d * (k - 1) < s for k, s, d in zip(w.kernel_size, w.stride, w.dilation))
+    side_by_side = all(k <= s and (k == 1 or d == 1) for k, s, d in zip(w.kernel_size, w.stride, w.dilation))
     vectors = side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE
     kernel = max_pool_backward.route if vectors else max_pool_backward.scatter
     kernel(target.shape[0] * target.shape[1] * w.input[0], w.geometry, (gradient, positions), (target,))

@@ -88,10 +88,10 @@ SCRATCH = 1 << 14
 
 
 @inline
-def add_plane(dy, argmax, source, at, count, starts, offsets, sums):
+def add_plane(dy, argmax, source, at, count, starts, offsets, sums, into):
     """Add the gradients of a plane, last to first, to a plane that has room for all of every window."""
     for i in range(count - 1, -1, -1):
-        sums[starts[i] + offsets[argmax[at + i]]] += dy[source + i]
+        sums[into + starts[i] + offsets[argmax[at + i]]] += dy[source + i]
 
 
 @inline
@@ -148,7 +148,8 @@ def scatter(start, stop, geometry, dy, argmax, dx):
                 rows_of[k], columns_of[k] = i * h.dilation, j * w.dilation
                 offsets[k] = i * h.dilation * (width if padded else w.input) + j * w.dilation
     starts_table = np.empty(outputs if padded else 0, np.int32)
-    sums_scratch = simd.scratch(d, height * width + lanes if padded else 0)
+    exact = padded and height == h.input and width == w.input
+    sums_scratch = simd.scratch(d, height * width + lanes if padded and not exact else 0)
     starts, sums = simd.pointer(starts_table), simd.pointer(sums_scratch)
     if padded:
         for i in range(outputs):
@@ -164,10 +165,15 @@ def scatter(start, stop, geometry, dy, argmax, dx):
         into = plane * h.input * w.input
         limit = into + bottom * w.input
         source, at = plane_offset(dy, plane, item), plane * outputs
-        if padded:
+        if exact and bottom - top == h.input:
+            for i in range(into, limit, lanes):
+                simd.store_before(result, i, zero, limit)
+            add_plane(gradients, positions, source, at, outputs, starts, offsets, result, into)
+            continue
+        if padded and not exact:
             for i in range(0, height * width, lanes):
                 simd.store(sums, i, zero)
-            add_plane(gradients, positions, source, at, outputs, starts, offsets, sums)
+            add_plane(gradients, positions, source, at, outputs, starts, offsets, sums, 0)
             for y in range(top, bottom):
                 for i in range(0, w.input, lanes):
                     v = simd.load(d, sums, (y + h.before) * width + w.before + i)
