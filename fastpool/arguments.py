@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from math import prod
 from typing import Any
 
@@ -82,7 +81,10 @@ def result(
 ) -> np.ndarray[Any, Any]:
     """`out`, checked, or a new array of this shape and dtype."""
     if out is None:
-        return np.empty(addressable(shape, dtype), dtype)
+        try:
+            return np.empty(shape, dtype)
+        except ValueError:
+            raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed") from None
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
@@ -94,16 +96,9 @@ def result(
     return out
 
 
-def addressable(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Return `shape`; ValueError if no machine could address such an array."""
-    if prod(n for n in shape if n) * dtype.itemsize > sys.maxsize:
-        raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed")
-    return shape
-
-
 def _shares_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     try:
-        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)
+        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:  # exotic strides: call it shared rather than search for ever
         return True
 
@@ -135,7 +130,7 @@ def backward_arguments(
     full = shape(input_shape, "input_shape")
     if len(full) < ndim:
         raise ValueError(f"input_shape must have at least {ndim} axes; got {full}")
-    w = window(full[-ndim:], *window_arguments).require_elements()
+    w = window(full[-ndim:], *window_arguments, elements=True)
     expected = full[:-ndim] + w.output
     same_shape(gradient, "dy", expected, "the result of pooling input_shape")
     same_shape(positions, "argmax", expected, "the result of pooling input_shape")
@@ -145,5 +140,6 @@ def backward_arguments(
 def argmax_error(w: Window) -> ValueError:
     """Return the error for an argmax that no maximum has."""
     return ValueError(
-        f"argmax has a position outside of its window: each must be from 0 to {w.taps - 1} (kernel_size {w.kernel_size})"
+        f"argmax has a position outside of its window: each must be from 0 to {w.taps - 1} "
+        f"(kernel_size {w.kernel_size})"
     )

@@ -81,7 +81,7 @@ def im2col(
     n, c = x.shape[:2]
     planes = _planes(arguments.as_float(x)).transpose(1, 0, 2, 3)
     cols = written.reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
-    columns.unfold(n * c * w.taps * w.output[0], w.geometry, (planes,), (cols,))
+    columns.unfold(n * c * w.taps * w.output[0], w.geometry, planes, cols)
     return _finished(result, written)
 
 
@@ -140,7 +140,7 @@ def col2im(
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)
     blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    columns.accumulate(n * c * height, w.geometry, (_planes(blocks),), (written,))
+    columns.accumulate(n * c * height, w.geometry, _planes(blocks), written)
     return _finished(result, written)
 
 
@@ -208,8 +208,7 @@ def max_pool2d(
     (array([[4., 5.]]), array([[2, 1]], dtype=uint8))
     """
     x = arguments.spatial_array(x, "x", 2)
-    w = window(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode)
-    w.require_elements()
+    w = window(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
     shape = (*x.shape[:-2], *w.output)
@@ -218,14 +217,14 @@ def max_pool2d(
     argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
     planes = _planes(x)
     rows = planes.shape[0] * planes.shape[1] * w.output[0]
-    max_pool.max_pool(rows, w.geometry, (planes,), (_planes(written), None if argmax is None else _planes(argmax)))
+    max_pool.max_pool(rows, w.geometry, planes, _planes(written), None if argmax is None else _planes(argmax))
     y = _finished(y, written)
     if argmax is None:
         return y
     if return_argmax:
         return y, argmax
     positions = np.empty(shape, np.int64)
-    indices.argmax_to_indices(rows, w.geometry, (_planes(argmax),), (_planes(positions),))
+    indices.argmax_to_indices(rows, w.geometry, _planes(argmax), _planes(positions))
     return y, positions
 
 
@@ -283,27 +282,29 @@ def max_pool2d_backward(
         dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode
     )
     dx = arguments.result(out, shape, dy.dtype, dy, argmax)
-    positions = _planes(_positions(argmax, w))
+    return scattered(dy, checked_argmax(argmax, w), w, dx)
+
+
+def scattered(dy: Array, argmax: Array, w: Window, dx: Array) -> Array:
+    """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
-    gradient, target = _planes(dy), _planes(written)
-    side_by_side = all(k <= s and (k == 1 or d == 1) for k, s, d in zip(w.kernel_size, w.stride, w.dilation))
-    vectors = side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE
+    gradient, positions, target = _planes(dy), _planes(argmax), _planes(written)
+    vectors = w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE
     kernel = max_pool_backward.route if vectors else max_pool_backward.scatter
-    kernel(target.shape[0] * target.shape[1] * w.input[0], w.geometry, (gradient, positions), (target,))
+    kernel(target.shape[0] * target.shape[1] * w.input[0], w.geometry, gradient, positions, target)
     return _finished(dx, written)
 
 
-def _positions(argmax: Array, w: Window) -> Array:
+def checked_argmax(argmax: Array, w: Window) -> Array:
     """Return argmax as max_pool2d makes it; ValueError unless each is in its window."""
     if argmax.dtype != w.argmax_dtype:
         if argmax.size and not 0 <= argmax.min() <= argmax.max() < w.taps:
             raise arguments.argmax_error(w)
-        argmax = argmax.astype(w.argmax_dtype)
+        return argmax.astype(w.argmax_dtype, order="C")
     argmax = np.ascontiguousarray(argmax)
-    found = np.zeros((1, 1, 1, 1), np.uint8)
-    planes = _planes(argmax)
-    max_pool_backward.find_invalid(planes.shape[0] * planes.shape[1] * w.output[0], w.geometry, (planes,), (found,))
-    if found.any():
+    planes, found = _planes(argmax), np.zeros((1, 1, 1, 1), np.uint8)
+    max_pool_backward.find_invalid(planes.shape[0] * planes.shape[1] * w.output[0], w.geometry, planes, found)
+    if found[0, 0, 0, 0]:
         raise arguments.argmax_error(w)
     return argmax
 

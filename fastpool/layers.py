@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastpool import arguments
-from fastpool.functional import max_pool2d, max_pool2d_backward
-from fastpool.window import Sizes
+from fastpool.functional import max_pool2d, scattered
+from fastpool.window import Sizes, window
 
 Array = np.ndarray[Any, Any]
 
@@ -49,6 +49,7 @@ class Pooling:
 
     y: Array
     dx: Array
+    _argmax: Array
 
     def __init__(self, pool: Sizes) -> None:
         self.pool = pool
@@ -76,9 +77,9 @@ class Pooling:
         x = arguments.spatial_array(x, "x", 2, exact=4)
         if x.dtype.itemsize == 8:
             x = arguments.as_float(x)  # the notebook compares after it: int64 beyond 2**53 may tie
-        y, self._argmax = max_pool2d(x, self.pool, ceil_mode=True, return_argmax=True)
-        self.y = arguments.as_float(y)
-        self._input_shape = x.shape
+        y, argmax = max_pool2d(x, self.pool, ceil_mode=True, return_argmax=True)
+        self.y, self._argmax = arguments.as_float(y), argmax
+        self._input_shape, self._window = x.shape, window(x.shape[-2:], self.pool, None, 0, 1, True)
         return self.y
 
     @property
@@ -107,5 +108,6 @@ class Pooling:
         if not hasattr(self, "_argmax"):
             raise RuntimeError("Pooling.backward needs a forward first")
         dy = arguments.as_float(arguments.array(dy, "dy"))
-        self.dx = max_pool2d_backward(dy, self._argmax, self._input_shape, self.pool, ceil_mode=True)
+        arguments.same_shape(dy, "dy", self._argmax.shape, "that of y")
+        self.dx = scattered(dy, self._argmax, self._window, np.empty(self._input_shape, dy.dtype))
         return self.dx

@@ -31,19 +31,17 @@ Array = np.ndarray[Any, Any]
 def _gather(x: Array, w: Window, fill: object) -> Array:
     """Every window's elements, (taps, ..., *output); those outside the input are `fill`."""
     leading = x.shape[: x.ndim - len(w.input)]
-    columns = np.full(arguments.addressable((w.taps, *leading, *w.output), x.dtype), fill, x.dtype)
-    for tap, places in enumerate(np.ndindex(*w.kernel_size)):
-        outputs, elements = w.outputs(places), w.elements(places)
-        columns[(tap, ..., *outputs)] = x[(..., *elements)]
+    columns: Array = np.full((w.taps, *leading, *w.output), fill, x.dtype)
+    for tap, place in enumerate(np.ndindex(*w.kernel_size)):
+        columns[tap][w.outputs(place)] = x[w.elements(place)]
     return columns
 
 
 def _scatter_add(columns: Array, w: Window) -> Array:
     """Return the adjoint of `_gather`: every element's sum over its windows, in kernel order."""
     dx = np.zeros((*columns.shape[1 : columns.ndim - len(w.input)], *w.input), columns.dtype)
-    for tap, places in enumerate(np.ndindex(*w.kernel_size)):
-        outputs, elements = w.outputs(places), w.elements(places)
-        dx[(..., *elements)] += columns[(tap, ..., *outputs)]
+    for tap, place in enumerate(np.ndindex(*w.kernel_size)):
+        dx[w.elements(place)] += columns[tap][w.outputs(place)]
     return dx
 
 
@@ -102,7 +100,7 @@ def max_pool2d(
 ) -> Array | tuple[Array, Array]:
     """Take the largest element of every window; see `fastpool.max_pool2d`."""
     x = arguments.spatial_array(x, "x", 2)
-    w = window(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode).require_elements()
+    w = window(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
     result = arguments.result(out, (*x.shape[:-2], *w.output), x.dtype, x)
@@ -160,7 +158,8 @@ def _pick(columns: Array, argmax: Array) -> Array:
     """Of every window in (taps, ..., *output), the element at `argmax`."""
     columns = columns.reshape(len(columns), *(1,) * (argmax.ndim + 1 - columns.ndim), *columns.shape[1:])
     columns = np.broadcast_to(columns, (len(columns), *argmax.shape))
-    return np.take_along_axis(columns, argmax[None], axis=0)[0]
+    picked: Array = np.take_along_axis(columns, argmax[None], axis=0)[0]
+    return picked
 
 
 def _indices(argmax: Array, w: Window) -> Array:
@@ -168,8 +167,7 @@ def _indices(argmax: Array, w: Window) -> Array:
     tap = np.unravel_index(argmax, w.kernel_size)
     start = np.meshgrid(*(np.arange(n) for n in w.output), indexing="ij")
     place = [
-        start[axis] * w.stride[axis] - w.padding[axis][0] + tap[axis] * w.dilation[axis]
-        for axis in range(len(w.input))
+        start[axis] * w.stride[axis] - w.padding[axis][0] + tap[axis] * w.dilation[axis] for axis in range(len(w.input))
     ]
     return np.ravel_multi_index(place, w.input).astype(np.int64)
 
@@ -194,7 +192,7 @@ class Pooling:
         columns = im2col(padded, self.pool, None, w.kernel_size).T.reshape(-1, w.taps)
         self.max_index = np.argmax(columns, axis=1)
         y = columns[np.arange(len(columns)), self.max_index]
-        self.y = y.reshape(b, *w.output, c).transpose(0, 3, 1, 2)
+        self.y: Array = y.reshape(b, *w.output, c).transpose(0, 3, 1, 2)
         self._window, self._padded = w, padded.shape
         return self.y
 
@@ -208,8 +206,6 @@ class Pooling:
         columns = np.zeros((w.taps, dy.size), dy.dtype)
         columns[self.max_index, np.arange(dy.size)] = dy.transpose(0, 2, 3, 1).reshape(-1)
         columns = columns.reshape(w.taps, b, *w.output, c).transpose(4, 0, 1, 2, 3)
-        dx = col2im(
-            columns.reshape(c * w.taps, b * prod(w.output)), self._padded, self.pool, None, w.kernel_size
-        )
-        self.dx = dx[:, :, : w.input[0], : w.input[1]]
+        dx = col2im(columns.reshape(c * w.taps, b * prod(w.output)), self._padded, self.pool, None, w.kernel_size)
+        self.dx: Array = dx[:, :, : w.input[0], : w.input[1]]
         return self.dx

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 from operator import index
-from typing import SupportsIndex, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 
@@ -39,6 +39,12 @@ class Window:
         return prod(self.kernel_size)
 
     @cached_property
+    def side_by_side(self) -> bool:
+        """Whether no element is in two windows, and none between the places of one."""
+        axes = zip(self.kernel_size, self.stride, self.dilation)
+        return all(k <= s and (k == 1 or d == 1) for k, s, d in axes)
+
+    @cached_property
     def argmax_dtype(self) -> np.dtype:
         """The smallest unsigned dtype that holds a position in the window."""
         for dtype in (np.uint8, np.uint16, np.uint32):
@@ -64,38 +70,21 @@ class Window:
         geometry.flags.writeable = False
         return geometry
 
-    def require_elements(self) -> Window:
-        """Return self; ValueError if some window covers padding alone, so that it has no maximum."""
-        for axis, (length, stride, pad, dilation) in enumerate(
-            zip(self.input, self.stride, self.padding, self.dilation)
-        ):
-            # Only a step wider than the whole input can pass over it. The first tap at or after
-            # the input's start is then at (o * stride - before) mod dilation.
-            starts = range(-pad[0], min(0, self.output[axis] * stride - pad[0]), stride)
-            if dilation > length and any(start % dilation >= length for start in starts):
-                raise ValueError(
-                    f"padding {pad} with dilation {dilation} leaves a window on spatial axis {axis} "
-                    f"that covers no element of the input of size {length}"
-                )
-        return self
+    def outputs(self, place: tuple[int, ...]) -> tuple[Any, ...]:
+        """Return an index of the windows whose place `place` lies on an element of the input."""
+        return (..., *(slice(first, first + count) for first, count, _ in self._meeting(place)))
 
-    def outputs(self, tap: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return the windows, axis by axis, whose place `tap` of the kernel lies on an element of the input."""
-        return tuple(slice(first, first + count) for first, count, _ in self._meeting(tap))
+    def elements(self, place: tuple[int, ...]) -> tuple[Any, ...]:
+        """Return an index of the elements of the input that those windows have there."""
+        meeting = zip(self._meeting(place), self.stride)
+        return (..., *(slice(start, start + count * stride, stride) for (_, count, start), stride in meeting))
 
-    def elements(self, tap: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return the elements of the input that those windows have there."""
-        starts = self._meeting(tap)
-        return tuple(
-            slice(start, start + count * stride, stride) for (_, count, start), stride in zip(starts, self.stride)
-        )
-
-    def _meeting(self, tap: tuple[int, ...]) -> list[tuple[int, int, int]]:
-        """Axis by axis, the first window whose place `tap` is in the input, how many have it, and where the first is."""
+    def _meeting(self, place: tuple[int, ...]) -> list[tuple[int, int, int]]:
+        """Axis by axis, the first window whose `place` is in the input, how many there are, and where its is."""
         result = []
-        for axis, place in enumerate(tap):
+        for axis, at in enumerate(place):
             stride = self.stride[axis]
-            offset = place * self.dilation[axis] - self.padding[axis][0]
+            offset = at * self.dilation[axis] - self.padding[axis][0]
             first = min(max(0, -(offset // stride)), self.output[axis])
             stop = min(self.output[axis], (self.input[axis] - 1 - offset) // stride + 1)
             count = max(0, stop - first)
@@ -111,6 +100,8 @@ def window(
     dilation: Sizes,
     ceil_mode: bool = False,
     output_size: Sizes | None = None,
+    *,
+    elements: bool = False,
 ) -> Window:
     """Check one call's parameters against the spatial shape and return its `Window`.
 
@@ -123,6 +114,8 @@ def window(
     output_size : int or sequence of int, optional
         How many windows an axis has; every one must start inside the padded input.
         None: as many as fit.
+    elements : bool
+        Whether every window must have an element of the input, as one must that has a maximum.
 
     Raises
     ------
@@ -131,14 +124,17 @@ def window(
     ValueError
         A parameter out of its range, or windows that do not fit.
     """
+    if not isinstance(ceil_mode, (bool, np.bool_)):
+        raise TypeError(f"ceil_mode must be True or False; got {ceil_mode!r} of type {type(ceil_mode).__name__}")
     return _window(
         spatial,
         _plain(kernel_size, "kernel_size"),
         None if stride is None else _plain(stride, "stride"),
         padding if isinstance(padding, str) else _plain(padding, "padding"),
         _plain(dilation, "dilation"),
-        ceil_mode,
+        bool(ceil_mode),
         None if output_size is None else _plain(output_size, "output_size"),
+        elements,
     )
 
 
@@ -156,8 +152,7 @@ def _plain(value: object, name: str) -> Plain:
     raise TypeError(f"{name} must be made of ints; got {value!r} of type {type(value).__name__}")
 
 
-# typed, for the sake of ceil_mode: 1 is not True.
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)
 def _window(
     spatial: tuple[int, ...],
     kernel_size: Plain,
@@ -166,39 +161,41 @@ def _window(
     dilation: Plain,
     ceil_mode: bool,
     output_size: Plain | None,
+    elements: bool,
 ) -> Window:
-    ndim = len(spatial)
-    for axis, length in enumerate(spatial):
-        if length == 0:
+    axes = range(len(spatial))
+    for axis in axes:
+        if spatial[axis] == 0:
             raise ValueError(f"x: spatial axis {axis} is empty (spatial shape {spatial})")
-    kernel_size = sizes(kernel_size, ndim, "kernel_size", 1)
-    stride = kernel_size if stride is None else sizes(stride, ndim, "stride", 1)
-    dilation = sizes(dilation, ndim, "dilation", 1)
-    if not isinstance(ceil_mode, (bool, np.bool_)):
-        raise TypeError(f"ceil_mode must be True or False, not {ceil_mode!r}")
-    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel_size, dilation))
-    for name, values in (("kernel_size and dilation", reach), ("stride", stride)):
+    kernel = sizes(kernel_size, len(spatial), "kernel_size", 1)
+    step = kernel if stride is None else sizes(stride, len(spatial), "stride", 1)
+    spread = sizes(dilation, len(spatial), "dilation", 1)
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, spread))
+    for name, values in (("kernel_size and dilation", reach), ("stride", step)):
         if max(values) >= LIMIT:
             raise ValueError(f"{name} reach {max(values)}, more than an array can hold")
-    padding = pads(padding, spatial, reach, stride)
+    margins = pads(padding, spatial, reach, step)
     if output_size is None:
         output = tuple(
-            _windows(*axis, ceil_mode) for axis in zip(range(ndim), spatial, kernel_size, reach, stride, padding)
+            _windows(i, spatial[i], kernel[i], reach[i], step[i], margins[i], ceil_mode=ceil_mode) for i in axes
         )
     else:
-        output = sizes(output_size, ndim, "output_size", 1)
-        for axis in range(ndim):
-            padded = spatial[axis] + sum(padding[axis])
-            if (output[axis] - 1) * stride[axis] >= padded:
+        output = sizes(output_size, len(spatial), "output_size", 1)
+        for i in axes:
+            padded = spatial[i] + sum(margins[i])
+            if (output[i] - 1) * step[i] >= padded:
                 raise ValueError(
-                    f"output_size {output[axis]} on spatial axis {axis} puts the last window behind the padded "
-                    f"input of size {padded} (stride {stride[axis]}); at most {(padded - 1) // stride[axis] + 1}"
+                    f"output_size {output[i]} on spatial axis {i} puts the last window behind the padded "
+                    f"input of size {padded} (stride {step[i]}); at most {(padded - 1) // step[i] + 1}"
                 )
-    return Window(spatial, kernel_size, stride, padding, dilation, output)
+    if elements:
+        for i in axes:
+            _require_elements(i, spatial[i], step[i], margins[i], spread[i], output[i])
+    return Window(spatial, kernel, step, margins, spread, output)
 
 
 def _windows(
-    axis: int, length: int, kernel: int, reach: int, stride: int, padding: tuple[int, int], ceil_mode: bool
+    axis: int, length: int, kernel: int, reach: int, stride: int, padding: tuple[int, int], *, ceil_mode: bool
 ) -> int:
     """How many windows an axis has."""
     before, after = padding
@@ -217,10 +214,25 @@ def _windows(
     return count
 
 
+def _require_elements(
+    axis: int, length: int, stride: int, padding: tuple[int, int], dilation: int, output: int
+) -> None:
+    """ValueError if some window covers padding alone."""
+    # Only a step wider than the whole input can pass over it. The first tap at or after the input's
+    # start is then at (o * stride - before) mod dilation.
+    starts = range(-padding[0], min(0, output * stride - padding[0]), stride)
+    if dilation > length and any(start % dilation >= length for start in starts):
+        raise ValueError(
+            f"padding {padding} with dilation {dilation} leaves a window on spatial axis {axis} "
+            f"that covers no element of the input of size {length}"
+        )
+
+
 def sizes(value: Plain, ndim: int, name: str, least: int) -> tuple[int, ...]:
     """`value` as `ndim` ints, each at least `least`: one for all axes, or one an axis."""
-    result = value if isinstance(value, tuple) else (value,) * ndim
-    if len(result) != ndim or not all(isinstance(n, int) for n in result):
+    entries = value if isinstance(value, tuple) else (value,) * ndim
+    result = tuple(n for n in entries if isinstance(n, int))
+    if not len(entries) == len(result) == ndim:
         raise ValueError(f"{name} must be an int or {ndim} ints, one per spatial axis; got {value}")
     if min(result) < least:
         raise ValueError(f"{name} must be at least {least}; got {value}")
@@ -243,15 +255,13 @@ def pads(
             f"padding must be an int, one int or (before, after) pair per spatial axis ({len(spatial)}), "
             f"'valid', 'same' or 'same_lower'; got {value!r}"
         )
-    pairs = []
+    result = []
     for axis, (entry, size) in enumerate(zip(entries, reach)):
-        pair = entry if isinstance(entry, tuple) else (entry, entry)
-        if len(pair) != 2 or not all(isinstance(n, int) and 0 <= n < size for n in pair):
+        pair = [n for n in (entry if isinstance(entry, tuple) else (entry, entry)) if isinstance(n, int)]
+        if len(pair) != 2 or (isinstance(entry, tuple) and len(entry) != 2) or not all(0 <= n < size for n in pair):
             raise ValueError(
                 f"padding on spatial axis {axis} must be an int or a (before, after) pair, each from 0 to "
                 f"{size - 1}: smaller than the dilated kernel; got {entry}"
             )
-        pairs.append(pair)
-    return tuple(pairs)
-
-
+        result.append((pair[0], pair[1]))
+    return tuple(result)

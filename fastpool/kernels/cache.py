@@ -67,7 +67,7 @@ def _stamp() -> str:
     return digest.hexdigest()[:16]
 
 
-class KernelCache(_Cache):  # type: ignore[misc]
+class KernelCache(_Cache):
     """The part of Numba's cache interface that a dispatcher calls, for one kernel."""
 
     def __init__(self, name: str) -> None:
@@ -75,6 +75,7 @@ class KernelCache(_Cache):  # type: ignore[misc]
 
     @property
     def cache_path(self) -> str | None:
+        """The directory, for `Dispatcher.stats`."""
         directory = cache_directory()
         return None if directory is None else str(directory)
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, ceil_div, plane_offset, readable_end
-from fastpool.kernels.launch import Kernel, inline
+from fastpool.kernels.launch import kernel
 
 
-@Kernel
+@kernel()
 def unfold(start, stop, geometry, x, cols):
     """Fill the rows from start to stop, counted over planes, places of the kernel and output rows.
 
@@ -72,7 +72,7 @@ def unfold(start, stop, geometry, x, cols):
         row += count
 
 
-@Kernel
+@kernel()
 def accumulate(start, stop, geometry, cols, dx):
     """Sum up the rows of dx (A, B, H, W) from start to stop, counted over its planes.
 

@@ -34,7 +34,7 @@ def ceil_div(a, b):
 
 @inline
 def places_inside(a, start):
-    """Return the first place of a window starting at `start` that is an element of the axis, and the one past the last."""
+    """Return the first place, of a window from `start` on, that is an element, and the one past the last."""
     if start >= 0 and start + (a.kernel - 1) * a.dilation < a.input:  # spares two divisions
         return 0, a.kernel
     first = max(0, ceil_div(-start, a.dilation))

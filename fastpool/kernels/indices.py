@@ -6,10 +6,10 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis
-from fastpool.kernels.launch import Kernel
+from fastpool.kernels.launch import kernel
 
 
-@Kernel
+@kernel()
 def argmax_to_indices(start, stop, geometry, argmax, indices):
     """Turn the rows of argmax (N, C, OH, OW) from start to stop into positions in planes of H * W elements."""
     h, w = axis(geometry, 0), axis(geometry, 1)

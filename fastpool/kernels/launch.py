@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -47,61 +48,72 @@ inline = njit(error_model="numpy", forceinline=True)
 
 
 class Kernel:
-    """A compiled function over a range of rows; see the module's documentation."""
+    """A compiled function over a range of rows; see the module's documentation.
 
-    def __init__(self, body: Callable[..., None]) -> None:
+    Parameters
+    ----------
+    writes : int
+        How many of the arrays, the last ones, the function writes to.
+    """
+
+    def __init__(self, body: Callable[..., None], writes: int) -> None:
         self.__name__ = body.__name__
         self.__doc__ = body.__doc__
+        self._writes = writes
         serial = self._serial = compiled(body.__name__)(body)
 
-        def ranges(threads, rows, args):  # type: ignore[no-untyped-def]
+        def ranges(threads, rows, args):
             for i in prange(threads):
                 serial(rows * i // threads, rows * (i + 1) // threads, *args)
 
         self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
-        self._entries: dict[Any, Any] = {}
+        self._entries: dict[tuple[bool, tuple[int | None, ...]], Callable[..., None]] = {}
 
-    def _entry(self, parallel: bool, inputs: tuple[Array | None, ...], outputs: tuple[Array | None, ...]) -> Any:
-        """Return the compiled function for these dtypes: found without Numba's own dispatch, which takes longer.
+    def __call__(self, rows: int, geometry: Array, *arrays: Array | None) -> None:
+        """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where that pays.
 
-        Inputs are typed as strided and read-only, whatever they are, so that a dtype is compiled once.
+        The arrays have four axes, the first and the last one of them are not None.
         """
-        key = (parallel, *[None if a is None else a.dtype for a in (*inputs, *outputs)])
-        try:
-            return self._entries[key]
-        except KeyError:
-            arguments = (
-                types.Array(types.int64, 1, "C", readonly=True),
-                *(types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A", readonly=True) for a in inputs),
-                *(types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A") for a in outputs),
-            )
-            if parallel:
-                entry = self._parallel.compile((types.int64, types.int64, types.Tuple(arguments)))
-            else:
-                entry = self._serial.compile((types.int64, types.int64, *arguments))
-            self._entries[key] = entry
-            return entry
-
-    def __call__(
-        self,
-        rows: int,
-        geometry: Array,
-        inputs: tuple[Array | None, ...],
-        outputs: tuple[Array | None, ...],
-    ) -> None:
-        """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where that pays."""
         if rows == 0:
             return
-        nbytes = sum([a.nbytes for a in (*inputs, *outputs) if a is not None])
-        threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threading.threads)
-        if threads == 1:
-            self._entry(False, inputs, outputs)(0, rows, geometry, *inputs, *outputs)
-        elif _threading.launches:
-            self._entry(True, inputs, outputs)(threads, rows, (geometry, *inputs, *outputs))
+        threads = 1
+        if arrays[0].nbytes + arrays[-1 - (arrays[-1] is None)].nbytes >= PARALLEL_BYTES:  # type: ignore[union-attr]
+            threads = min(rows, _threading.threads)
+        launch = threads > 1 and _threading.launches
+        # Found without Numba's own dispatch, which takes longer.
+        key = (launch, tuple([None if a is None else a.dtype.num for a in arrays]))
+        entry = self._entries.get(key) or self._compile(key, arrays)
+        if launch:
+            entry(threads, rows, (geometry, *arrays))
+        elif threads == 1:
+            entry(0, rows, geometry, *arrays)
         else:
-            entry = self._entry(False, inputs, outputs)
             bounds = [rows * i // threads for i in range(threads + 1)]
-            _threading.run([(entry, *ends, geometry, *inputs, *outputs) for ends in zip(bounds, bounds[1:])])
+            _threading.run([(entry, *ends, geometry, *arrays) for ends in pairwise(bounds)])
+
+    def _compile(
+        self, key: tuple[bool, tuple[int | None, ...]], arrays: tuple[Array | None, ...]
+    ) -> Callable[..., None]:
+        """Compile for these dtypes, once: every array is typed as strided, and as read-only if it is read."""
+        reads = len(arrays) - self._writes
+        types_ = (
+            types.Array(types.int64, 1, "C", readonly=True),
+            *(
+                types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A", readonly=i < reads)
+                for i, a in enumerate(arrays)
+            ),
+        )
+        if key[0]:
+            entry = self._parallel.compile((types.int64, types.int64, types.Tuple(types_)))
+        else:
+            entry = self._serial.compile((types.int64, types.int64, *types_))
+        self._entries[key] = entry
+        return entry
+
+
+def kernel(writes: int = 1) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a `Kernel` of a function."""
+    return lambda body: Kernel(body, writes)
 
 
 class _Threading:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, places_inside, plane_offset, readable_end
-from fastpool.kernels.launch import Kernel, inline
+from fastpool.kernels.launch import inline, kernel
 
 #: Columns of the input that are in scratch at a time: with positions, 64 KiB of float32.
 TILE = 2048
@@ -109,7 +109,7 @@ def across(d, dp, row, row_at, start, shifts, taps, count, y, argmax, y_at, offs
             simd.store_before(y_at, offset + i, best_at, end)
 
 
-@Kernel
+@kernel(writes=2)
 def max_pool(start, stop, geometry, x, y, argmax):
     """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
     h, w = axis(geometry, 0), axis(geometry, 1)
@@ -185,7 +185,21 @@ def max_pool(start, stop, geometry, x, y, argmax):
                     deal(dp, row_at, block_rows * places, w.stride, dealt_at, pitch)
             offset = block * w.output + o
             if places == w.output:
-                across(d, dp, dealt, dealt_at, 0, shifts, w.kernel, block_rows * places, result, argmax, result_at, offset, stop * w.output)
+                across(
+                    d,
+                    dp,
+                    dealt,
+                    dealt_at,
+                    0,
+                    shifts,
+                    w.kernel,
+                    block_rows * places,
+                    result,
+                    argmax,
+                    result_at,
+                    offset,
+                    stop * w.output,
+                )
             else:
                 for r in range(block_rows):
                     across(

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, ceil_div, plane_offset, readable_end
-from fastpool.kernels.launch import Kernel, inline
+from fastpool.kernels.launch import inline, kernel
 
 
 @inline
@@ -27,13 +27,13 @@ def sent(d, dp, gradients, positions, source, at, first, last, place):
 
 @inline
 def row_end(w, place, needed, lanes):
-    """Return where a row of gradients ends, for columns at this place of their window; past `needed` it may end anywhere."""
+    """Return where a row of gradients ends for columns at this place of their window: past `needed`, anywhere."""
     if place >= w.kernel:
         return 0
     return w.output if needed > w.output else needed + lanes
 
 
-@Kernel
+@kernel()
 def route(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
     h, w = axis(geometry, 0), axis(geometry, 1)
@@ -116,7 +116,7 @@ def add_at_edge(dy, argmax, source, at, first, last, rows_of, columns_of, h, w, 
             dx[into + row * w.input + column] += dy[source + i]
 
 
-@Kernel
+@kernel()
 def scatter(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
     h, w = axis(geometry, 0), axis(geometry, 1)
@@ -202,7 +202,7 @@ def scatter(start, stop, geometry, dy, argmax, dx):
     simd.keep((tables, starts_table, sums_scratch))
 
 
-@Kernel
+@kernel()
 def find_invalid(start, stop, geometry, argmax, found):
     """Set found[0] if, in the rows from start to stop, an argmax is outside of its window."""
     h, w = axis(geometry, 0), axis(geometry, 1)

@@ -24,8 +24,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import _empty_nd_impl
 from numba.np.numpy_support import as_dtype, from_dtype
 
@@ -47,10 +47,6 @@ class Vector(types.Type):
     def __init__(self, element: types.Type, lanes: int) -> None:
         self.element, self.lanes = element, lanes
         super().__init__(f"simd.Vector({element} x {lanes})")
-
-    @property
-    def tag(self) -> Tag:
-        return Tag(self.element, self.lanes)
 
 
 @register_model(Tag)
@@ -87,7 +83,7 @@ def tag(typingctx: Any, array: types.Array) -> Any:
 
 @intrinsic
 def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
-    """Unsigned integers, a lane for each of `like`'s, at least twice as wide as those of `array` (an argmax, or None)."""
+    """Unsigned integers, a lane for each of `like`'s, twice as wide as an argmax (or None) at least."""
     bits = max(like.element.bitwidth, 2 * array.dtype.bitwidth if isinstance(array, types.Array) else 8)
     return _constant(Tag(from_dtype(np.dtype(f"u{bits // 8}")), like.lanes), like, array)
 
@@ -270,9 +266,7 @@ def load_between(
                 full_block = builder.block
             with otherwise:
                 mask = _between(builder, first, last, d.lanes)
-                part = _masked(
-                    builder, "load", vector, [pointer, ir.IntType(32)(1), mask, ir.Constant(vector, None)]
-                )
+                part = _masked(builder, "load", vector, [pointer, ir.IntType(32)(1), mask, ir.Constant(vector, None)])
                 part_block = builder.block
         loaded = builder.phi(vector)
         loaded.add_incoming(full, full_block)
@@ -426,7 +420,7 @@ def _operator(op: Any, result: Callable[[Vector], Vector], codegen: Codegen) -> 
     """Give Python's operator `op` a meaning for two vectors of one type."""
 
     @infer_global(op)
-    class Template(AbstractTemplate):  # type: ignore[misc]
+    class Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
                 return result(args[0])(*args)
