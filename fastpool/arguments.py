@@ -26,7 +26,10 @@ def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, 
 
     A copy is made only of what is not an array, or has a foreign byte order or alignment.
     """
-    x = value if type(value) is np.ndarray else np.asarray(value)
+    try:
+        x = value if type(value) is np.ndarray else np.asarray(value)
+    except ValueError as error:  # ragged lists
+        raise ValueError(f"{name} is not an array: {error}") from None
     if x.dtype.char not in chars:
         raise TypeError(f"{name} must be an array of {_NAMES[chars]}; its dtype is {x.dtype}")
     if not (x.dtype.isnative and x.flags.aligned):
@@ -110,10 +113,11 @@ def columns_window(
     stride: Sizes,
     padding: Padding,
     dilation: Sizes,
+    source: str,
 ) -> tuple[Window, tuple[int, int]]:
     """Return the window of im2col and col2im, and the shape of their columns."""
     n, c, *spatial = input_shape
-    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, output_size)
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, output_size, source=source)
     return w, (c * w.taps, n * prod(w.output))
 
 
@@ -130,7 +134,7 @@ def backward_arguments(
     full = shape(input_shape, "input_shape")
     if len(full) < ndim:
         raise ValueError(f"input_shape must have at least {ndim} axes; got {full}")
-    w = window(full[-ndim:], *window_arguments, elements=True)
+    w = window(full[-ndim:], *window_arguments, elements=True, source="input_shape")
     expected = full[:-ndim] + w.output
     same_shape(gradient, "dy", expected, "the result of pooling input_shape")
     same_shape(positions, "argmax", expected, "the result of pooling input_shape")

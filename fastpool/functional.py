@@ -75,7 +75,7 @@ def im2col(
            [4., 5., 7., 8.]])
     """
     x = arguments.spatial_array(x, "x", 2, exact=4)
-    w, shape = arguments.columns_window(x.shape, kernel_size, output_size, stride, padding, dilation)
+    w, shape = arguments.columns_window(x.shape, kernel_size, output_size, stride, padding, dilation, "x")
     result = arguments.result(out, shape, arguments.float_dtype(x), x)
     written = _contiguous(result)
     n, c = x.shape[:2]
@@ -135,7 +135,9 @@ def col2im(
     """
     cols = arguments.array(cols, "cols")
     n, c, height, width = arguments.shape(input_shape, "input_shape", 4)
-    w, shape = arguments.columns_window((n, c, height, width), kernel_size, output_size, stride, padding, dilation)
+    w, shape = arguments.columns_window(
+        (n, c, height, width), kernel_size, output_size, stride, padding, dilation, "input_shape"
+    )
     arguments.same_shape(cols, "cols", shape, "what im2col makes of input_shape")
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fastpool import arguments
 from fastpool.functional import max_pool2d, scattered
-from fastpool.window import Sizes, window
+from fastpool.window import Sizes, plain, sizes, window
 
 Array = np.ndarray[Any, Any]
 
@@ -52,6 +52,7 @@ class Pooling:
     _argmax: Array
 
     def __init__(self, pool: Sizes) -> None:
+        sizes(plain(pool, "pool"), 2, "pool", 1)
         self.pool = pool
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastpool import arguments
-from fastpool.window import Padding, Sizes, Window, window
+from fastpool.window import Padding, Sizes, Window, plain, sizes, window
 
 __all__ = ["Pooling", "col2im", "im2col", "max_pool2d", "max_pool2d_backward"]
 
@@ -57,7 +57,7 @@ def im2col(
 ) -> Array:
     """Lay every window of a batch of images out as a column; see `fastpool.im2col`."""
     x = arguments.spatial_array(x, "x", 2, exact=4)
-    w, shape = arguments.columns_window(x.shape, kernel_size, output_size, stride, padding, dilation)
+    w, shape = arguments.columns_window(x.shape, kernel_size, output_size, stride, padding, dilation, "x")
     result = arguments.result(out, shape, arguments.float_dtype(x), x)
     columns = _gather(arguments.as_float(x), w, 0)  # (taps, N, C, OH, OW)
     result[...] = columns.transpose(2, 0, 1, 3, 4).reshape(shape)
@@ -78,7 +78,9 @@ def col2im(
     """Add the columns of `im2col` back to where they came from; see `fastpool.col2im`."""
     cols = arguments.array(cols, "cols")
     n, c, h, w_ = arguments.shape(input_shape, "input_shape", 4)
-    w, shape = arguments.columns_window((n, c, h, w_), kernel_size, output_size, stride, padding, dilation)
+    w, shape = arguments.columns_window(
+        (n, c, h, w_), kernel_size, output_size, stride, padding, dilation, "input_shape"
+    )
     arguments.same_shape(cols, "cols", shape, "what im2col makes of input_shape")
     result = arguments.result(out, (n, c, h, w_), arguments.float_dtype(cols), cols)
     columns = arguments.as_float(cols).reshape(c, w.taps, n, *w.output).transpose(1, 2, 0, 3, 4)
@@ -104,6 +106,8 @@ def max_pool2d(
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
     result = arguments.result(out, (*x.shape[:-2], *w.output), x.dtype, x)
+    if return_argmax or return_indices:
+        dtype = w.argmax_dtype  # refuses windows with too many places
     columns = _gather(x, w, _lowest(x.dtype))
     argmax = columns.argmax(axis=0)
     # Where all are as low as the padding, argmax names the first of both: take the first element.
@@ -111,7 +115,7 @@ def max_pool2d(
     argmax = np.where(_pick(real, argmax), argmax, real.argmax(axis=0))
     result[...] = _pick(columns, argmax)
     if return_argmax:
-        return result, argmax.astype(w.argmax_dtype)
+        return result, argmax.astype(dtype)
     if return_indices:
         return result, _indices(argmax, w)
     return result
@@ -175,11 +179,20 @@ def _indices(argmax: Array, w: Window) -> Array:
 class Pooling:
     """Max pooling as the notebook does it: im2col, argmax, col2im; see `fastpool.Pooling`."""
 
+    y: Array
+    dx: Array
+    max_index: Array
+
     def __init__(self, pool: Sizes) -> None:
+        sizes(plain(pool, "pool"), 2, "pool", 1)
         self.pool = pool
 
     def __repr__(self) -> str:
         return f"Pooling({self.pool!r})"
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Return `forward(x)`."""
+        return self.forward(x)
 
     def forward(self, x: ArrayLike) -> Array:
         """Pool a batch of images (N, C, H, W)."""
@@ -192,7 +205,7 @@ class Pooling:
         columns = im2col(padded, self.pool, None, w.kernel_size).T.reshape(-1, w.taps)
         self.max_index = np.argmax(columns, axis=1)
         y = columns[np.arange(len(columns)), self.max_index]
-        self.y: Array = y.reshape(b, *w.output, c).transpose(0, 3, 1, 2)
+        self.y = y.reshape(b, *w.output, c).transpose(0, 3, 1, 2)
         self._window, self._padded = w, padded.shape
         return self.y
 
@@ -207,5 +220,5 @@ class Pooling:
         columns[self.max_index, np.arange(dy.size)] = dy.transpose(0, 2, 3, 1).reshape(-1)
         columns = columns.reshape(w.taps, b, *w.output, c).transpose(4, 0, 1, 2, 3)
         dx = col2im(columns.reshape(c * w.taps, b * prod(w.output)), self._padded, self.pool, None, w.kernel_size)
-        self.dx: Array = dx[:, :, : w.input[0], : w.input[1]]
+        self.dx = dx[:, :, : w.input[0], : w.input[1]]
         return self.dx

@@ -102,6 +102,7 @@ def window(
     output_size: Sizes | None = None,
     *,
     elements: bool = False,
+    source: str = "x",
 ) -> Window:
     """Check one call's parameters against the spatial shape and return its `Window`.
 
@@ -116,6 +117,8 @@ def window(
         None: as many as fit.
     elements : bool
         Whether every window must have an element of the input, as one must that has a maximum.
+    source : str
+        The argument that `spatial` comes from, for messages.
 
     Raises
     ------
@@ -128,22 +131,25 @@ def window(
         raise TypeError(f"ceil_mode must be True or False; got {ceil_mode!r} of type {type(ceil_mode).__name__}")
     return _window(
         spatial,
-        _plain(kernel_size, "kernel_size"),
-        None if stride is None else _plain(stride, "stride"),
-        padding if isinstance(padding, str) else _plain(padding, "padding"),
-        _plain(dilation, "dilation"),
+        plain(kernel_size, "kernel_size"),
+        None if stride is None else plain(stride, "stride"),
+        padding if isinstance(padding, str) else plain(padding, "padding"),
+        plain(dilation, "dilation"),
         bool(ceil_mode),
-        None if output_size is None else _plain(output_size, "output_size"),
+        None if output_size is None else plain(output_size, "output_size"),
         elements,
+        source,
     )
 
 
-def _plain(value: object, name: str) -> Plain:
+def plain(value: object, name: str) -> Plain:
     """`value` as an int, or as nested tuples of ints: hashable, and no 1.0 or True passes for 1."""
     if type(value) is int:
         return value
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes)) and np.shape(value) != ():
-        return tuple(_plain(v, name) for v in value)
+    if (isinstance(value, Sequence) and not isinstance(value, (str, bytes))) or (
+        isinstance(value, np.ndarray) and value.ndim
+    ):
+        return tuple(plain(v, name) for v in value)
     if not isinstance(value, (bool, np.bool_)):
         try:
             return index(value)  # type: ignore[arg-type]
@@ -162,18 +168,18 @@ def _window(
     ceil_mode: bool,
     output_size: Plain | None,
     elements: bool,
+    source: str,
 ) -> Window:
     axes = range(len(spatial))
     for axis in axes:
         if spatial[axis] == 0:
-            raise ValueError(f"x: spatial axis {axis} is empty (spatial shape {spatial})")
+            raise ValueError(f"{source}: spatial axis {axis} is empty (spatial shape {spatial})")
     kernel = sizes(kernel_size, len(spatial), "kernel_size", 1)
     step = kernel if stride is None else sizes(stride, len(spatial), "stride", 1)
     spread = sizes(dilation, len(spatial), "dilation", 1)
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, spread))
-    for name, values in (("kernel_size and dilation", reach), ("stride", step)):
-        if max(values) >= LIMIT:
-            raise ValueError(f"{name} reach {max(values)}, more than an array can hold")
+    if max(reach) >= LIMIT:
+        raise ValueError(f"kernel_size {kernel} with dilation {spread} covers 2**62 elements or more")
     margins = pads(padding, spatial, reach, step)
     if output_size is None:
         output = tuple(
@@ -234,8 +240,8 @@ def sizes(value: Plain, ndim: int, name: str, least: int) -> tuple[int, ...]:
     result = tuple(n for n in entries if isinstance(n, int))
     if not len(entries) == len(result) == ndim:
         raise ValueError(f"{name} must be an int or {ndim} ints, one per spatial axis; got {value}")
-    if min(result) < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")
+    if not least <= min(result) <= max(result) < LIMIT:
+        raise ValueError(f"{name} must be at least {least} and less than 2**62; got {value}")
     return result
 
 

@@ -22,7 +22,9 @@ from fastpool.kernels.launch import inline, kernel
 def sent(d, dp, gradients, positions, source, at, first, last, place):
     """The gradients whose position is `place`; zero in lanes that are not from first to last."""
     chosen = simd.load_between(dp, positions, at, first, last) == simd.splat(dp, place)
-    return simd.select(chosen, simd.load_between(d, gradients, source, first, last), simd.splat(d, 0))
+    zero = simd.splat(d, 0)
+    # Added, as it is everywhere else: -0.0 becomes 0.0.
+    return simd.select(chosen, simd.load_between(d, gradients, source, first, last), zero) + zero
 
 
 @inline
