@@ -29,7 +29,7 @@ from fastpool.kernels.cache import KernelCache
 Array = np.ndarray[Any, Any]
 
 #: Below this many bytes read and written, a second thread costs more than it does.
-PARALLEL_BYTES = 1 << 18
+PARALLEL_BYTES = 1 << 20
 
 
 def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:

@@ -25,12 +25,6 @@ TILE = 2048
 
 
 @inline
-def larger(v, best):
-    """The larger of two vectors; NaN if either is."""
-    return simd.select(simd.is_nan(v), v, simd.select(v > best, v, best))
-
-
-@inline
 def outranks(v, best):
     """Where v comes before best in np.argmax's order: it is larger, or the first NaN."""
     return simd.greater_or_nan(v, best) & simd.is_number(best)
@@ -43,34 +37,45 @@ def outranks_or_ties(v, at, best, best_at):
 
 
 @inline
-def down(d, dp, x, first_row, row_step, rows, count, end, row, into, at, at_step, row_at, argmax):
-    """Reduce `rows` rows of x, `count` columns of each, to row[into:], their positions to row_at[into:].
+def down(
+    d, dp, x, source, out_step, outputs, row_step, rows, columns, end, row, into, pitch, at, at_step, row_at, argmax
+):
+    """Reduce `rows` rows of x, `columns` of each, to row[into:] and their positions to row_at[into:].
 
-    The elements of the first row have position `at`, those of every next one `at_step` more.
+    Do so for `outputs` output rows, each out_step further in x and pitch further in the scratch row. The
+    elements of the first row have position `at`, those of every next one `at_step` more.
     """
-    for i in range(0, count, simd.lanes(d)):
-        offset = first_row + i
-        best = simd.load_between(d, x, offset, 0, end - offset)
-        best_at = simd.splat(dp, at)
-        for r in range(1, rows):
-            offset += row_step
-            v = simd.load_between(d, x, offset, 0, end - offset)
+    for _ in range(outputs):
+        for i in range(0, columns, simd.lanes(d)):
+            offset = source + i
+            best = simd.load_between(d, x, offset, 0, end - offset)
+            best_at = simd.splat(dp, at)
+            nan = simd.is_nan(best)
+            for r in range(1, rows):
+                offset += row_step
+                v = simd.load_between(d, x, offset, 0, end - offset)
+                if argmax is None:
+                    # One instruction, and wrong about NaN: that is kept apart, off the chain of maxima.
+                    nan = nan | simd.is_nan(v)
+                    best = simd.select(best > v, best, v)
+                else:
+                    better = outranks(v, best)
+                    best = simd.select(better, v, best)
+                    best_at = simd.select(better, simd.splat(dp, at + r * at_step), best_at)
             if argmax is None:
-                best = larger(v, best)
-            else:
-                better = outranks(v, best)
-                best = simd.select(better, v, best)
-                best_at = simd.select(better, simd.splat(dp, at + r * at_step), best_at)
-        simd.store(row, into + i, best)
-        if argmax is not None:
-            simd.store(row_at, into + i, best_at)
+                best = simd.select(nan, simd.splat(d, simd.nan(d)), best)
+            simd.store(row, into + i, best)
+            if argmax is not None:
+                simd.store(row_at, into + i, best_at)
+        source += out_step
+        into += pitch
 
 
 @inline
 def fill(row, start, stop, v, lanes):
-    """Set row[start:stop], and up to a vector more, to the lanes of v."""
+    """Set row[start:stop] to the lanes of v."""
     for i in range(start, stop, lanes):
-        simd.store(row, i, v)
+        simd.store_before(row, i, v, stop)
 
 
 @inline
@@ -95,15 +100,20 @@ def across(d, dp, row, row_at, start, shifts, taps, count, y, argmax, y_at, offs
     for i in range(0, count, simd.lanes(d)):
         best = simd.load(d, row, shifts[0] + start + i)
         best_at = simd.load(dp, row_at, shifts[0] + start + i)
+        nan = simd.is_nan(best)
         for k in range(1, taps):
             v = simd.load(d, row, shifts[k] + start + i)
             if argmax is None:
-                best = larger(v, best)
+                # One instruction, and wrong about NaN: that is kept apart, off the chain of maxima.
+                nan = nan | simd.is_nan(v)
+                best = simd.select(best > v, best, v)
             else:
                 at = simd.load(dp, row_at, shifts[k] + start + i) + simd.splat(dp, k)
                 better = outranks_or_ties(v, at, best, best_at)
                 best = simd.select(better, v, best)
                 best_at = simd.select(better, at, best_at)
+        if argmax is None:
+            best = simd.select(nan, simd.splat(d, simd.nan(d)), best)
         simd.store_before(y, offset + i, best, end)
         if argmax is not None:
             simd.store_before(y_at, offset + i, best_at, end)
@@ -137,7 +147,7 @@ def max_pool(start, stop, geometry, x, y, argmax):
         column = k * w.dilation - w.before
         taps[k] = column % w.stride * pitch + column // w.stride - left
 
-    size = pitch * w.stride + 2 * lanes
+    size = (pitch + places) * w.stride + 2 * lanes
     size_at = 0 if argmax is None else size
     rows_scratch, rows_at_scratch = simd.scratch(d, 2 * size), simd.scratch(dp, 2 * size_at)
     row, row_at = simd.pointer(rows_scratch), simd.pointer(rows_at_scratch)
@@ -147,63 +157,57 @@ def max_pool(start, stop, geometry, x, y, argmax):
     low = simd.splat(d, simd.lowest(d))
     nowhere = simd.splat(dp, 0 if argmax is None else 1 << (8 * argmax.itemsize))
 
-    plane, out = start // h.output, start % h.output
-    plane_at = plane_offset(x, plane, item)
+    # The last output row whose window is inside the input.
+    inside = (h.input - 1 - (h.kernel - 1) * h.dilation + h.before) // h.stride
     for block in range(start, stop, rows):
         block_rows = min(rows, stop - block)
         for o in range(0, w.output, tile):
             outputs = min(tile, w.output - o)
             places = outputs - left + right
+            width = places * w.stride
             column = max(0, o + left) * w.stride
             margin = max(0, -o - left) * w.stride
             columns = min(w.input, (o + outputs - 1) * w.stride - w.before + reach + 1) - column
-            at = 0
-            for _ in range(block_rows):
+            plane, out = block // h.output, block % h.output
+            done = 0
+            while done < block_rows:
+                # Output rows of one plane whose windows have the same rows.
                 top = out * h.stride - h.before
                 first, last = places_inside(h, top)
-                fill(row, at, at + margin, low, lanes)
-                if argmax is not None:
-                    fill(row_at, at, at + margin, nowhere, lanes)
-                first_row = plane_at + (top + first * h.dilation) * row_step + column
+                alike = 1
+                if 0 <= top and out <= inside:
+                    alike = min(block_rows - done, min(h.output - 1, inside) - out + 1)
+                first_row = plane_offset(x, plane, item) + (top + first * h.dilation) * row_step + column
                 down(
-                    d, dp, source, first_row, h.dilation * row_step, last - first, columns, end,
-                    row, at + margin, first * w.places, w.places, row_at, argmax,
+                    d, dp, source, first_row, h.stride * row_step, alike, h.dilation * row_step, last - first,
+                    columns, end, row, done * width + margin, width, first * w.places, w.places, row_at, argmax,
                 )  # fmt: skip
-                fill(row, at + margin + columns, at + places * w.stride, low, lanes)
+                done += alike
+                out += alike
+                if out == h.output:
+                    out = 0
+                    plane += 1
+            if columns < width:
+                # What is before, between and behind the rows is padding.
+                fill(row, 0, margin, low, lanes)
                 if argmax is not None:
-                    fill(row_at, at + margin + columns, at + places * w.stride, nowhere, lanes)
-                at += places * w.stride
-                if o + tile >= w.output:
-                    out += 1
-                    if out == h.output:
-                        out = 0
-                        plane += 1
-                        plane_at = plane_offset(x, plane, item)
+                    fill(row_at, 0, margin, nowhere, lanes)
+                for r in range(block_rows):
+                    gap = r * width + margin + columns
+                    next_row = (r + 1) * width + margin
+                    fill(row, gap, next_row, low, lanes)
+                    if argmax is not None:
+                        fill(row_at, gap, next_row, nowhere, lanes)
             if w.stride > 1:
                 deal(d, row, block_rows * places, w.stride, dealt, pitch)
                 if argmax is not None:
                     deal(dp, row_at, block_rows * places, w.stride, dealt_at, pitch)
             offset = block * w.output + o
-            if places == w.output:
+            # Rows without padding or overlap, end to end, are one long row.
+            runs, run = (1, block_rows * places) if places == w.output else (block_rows, outputs)
+            for r in range(runs):
                 across(
-                    d,
-                    dp,
-                    dealt,
-                    dealt_at,
-                    0,
-                    shifts,
-                    w.kernel,
-                    block_rows * places,
-                    result,
-                    argmax,
-                    result_at,
-                    offset,
-                    stop * w.output,
-                )
-            else:
-                for r in range(block_rows):
-                    across(
-                        d, dp, dealt, dealt_at, r * places, shifts, w.kernel, outputs, result, argmax, result_at,
-                        offset + r * w.output, stop * w.output,
-                    )  # fmt: skip
+                    d, dp, dealt, dealt_at, r * places, shifts, w.kernel, run, result, argmax, result_at,
+                    offset + r * w.output, stop * w.output,
+                )  # fmt: skip
     simd.keep((taps, rows_scratch, rows_at_scratch))

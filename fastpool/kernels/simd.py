@@ -118,6 +118,17 @@ def lowest(typingctx: Any, d: Tag) -> Any:
 
 
 @intrinsic
+def nan(typingctx: Any, d: Tag) -> Any:
+    """NaN, where the tag's elements have one; else zero."""
+    value = np.nan if isinstance(d.element, types.Float) else 0
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(d.element, value)
+
+    return d.element(d), codegen
+
+
+@intrinsic
 def highest(typingctx: Any, d: Tag) -> Any:
     """The largest of the tag's integers."""
 
