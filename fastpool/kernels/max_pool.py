@@ -81,13 +81,22 @@ def fill(row, start, stop, v, lanes):
 @inline
 def deal(d, row, places, stride, dealt, pitch):
     """Deal a row out: column c to place c // stride of phase c % stride; a phase has `pitch` places."""
+    lanes = simd.lanes(d)
     if stride == 2:
-        lanes = simd.lanes(d)
         for i in range(0, places, lanes):
-            a = simd.load(d, row, 2 * i)
-            b = simd.load(d, row, 2 * i + lanes)
-            simd.store(dealt, i, simd.even(a, b))
-            simd.store(dealt, pitch + i, simd.odd(a, b))
+            simd.store(dealt, i, simd.load_every(d, row, 2 * i, 2, 0))
+            simd.store(dealt, pitch + i, simd.load_every(d, row, 2 * i, 2, 1))
+    elif stride == 3:
+        for i in range(0, places, lanes):
+            simd.store(dealt, i, simd.load_every(d, row, 3 * i, 3, 0))
+            simd.store(dealt, pitch + i, simd.load_every(d, row, 3 * i, 3, 1))
+            simd.store(dealt, 2 * pitch + i, simd.load_every(d, row, 3 * i, 3, 2))
+    elif stride == 4:
+        for i in range(0, places, lanes):
+            simd.store(dealt, i, simd.load_every(d, row, 4 * i, 4, 0))
+            simd.store(dealt, pitch + i, simd.load_every(d, row, 4 * i, 4, 1))
+            simd.store(dealt, 2 * pitch + i, simd.load_every(d, row, 4 * i, 4, 2))
+            simd.store(dealt, 3 * pitch + i, simd.load_every(d, row, 4 * i, 4, 3))
     else:
         for i in range(places):
             for phase in range(stride):
@@ -147,7 +156,7 @@ def max_pool(start, stop, geometry, x, y, argmax):
         column = k * w.dilation - w.before
         taps[k] = column % w.stride * pitch + column // w.stride - left
 
-    size = (pitch + places) * w.stride + 2 * lanes
+    size = (pitch + places + lanes) * w.stride
     size_at = 0 if argmax is None else size
     rows_scratch, rows_at_scratch = simd.scratch(d, 2 * size), simd.scratch(dp, 2 * size_at)
     row, row_at = simd.pointer(rows_scratch), simd.pointer(rows_at_scratch)
@@ -159,6 +168,13 @@ def max_pool(start, stop, geometry, x, y, argmax):
 
     # The last output row whose window is inside the input.
     inside = (h.input - 1 - (h.kernel - 1) * h.dilation + h.before) // h.stride
+    # Whether a plane's first row is as far from the last plane's last one as any two rows: all are alike.
+    seamless = (
+        h.before == 0
+        and inside >= h.output - 1
+        and x.strides[1] == h.output * h.stride * x.strides[2]
+        and (x.shape[0] == 1 or x.strides[0] == x.shape[1] * x.strides[1])
+    )
     for block in range(start, stop, rows):
         block_rows = min(rows, stop - block)
         for o in range(0, w.output, tile):
@@ -175,7 +191,9 @@ def max_pool(start, stop, geometry, x, y, argmax):
                 top = out * h.stride - h.before
                 first, last = places_inside(h, top)
                 alike = 1
-                if 0 <= top and out <= inside:
+                if seamless:
+                    alike = block_rows - done
+                elif top >= 0 and out <= inside:
                     alike = min(block_rows - done, min(h.output - 1, inside) - out + 1)
                 first_row = plane_offset(x, plane, item) + (top + first * h.dilation) * row_step + column
                 down(
@@ -184,7 +202,7 @@ def max_pool(start, stop, geometry, x, y, argmax):
                 )  # fmt: skip
                 done += alike
                 out += alike
-                if out == h.output:
+                if out >= h.output:
                     out = 0
                     plane += 1
             if columns < width:

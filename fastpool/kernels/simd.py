@@ -287,6 +287,22 @@ def load_between(
     return result(d, memory, types.intp, types.intp, types.intp), codegen
 
 
+@intrinsic(prefer_literal=True)
+def load_every(
+    typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Integer, stride: types.Literal, phase: types.Literal
+) -> Any:
+    """Every `stride`-th element of memory from `offset + phase` on: shuffles of `stride` vectors, all read."""
+    result = Vector(d.element, d.lanes)
+    step, first = stride.literal_value, phase.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = _load(builder, _address(builder, memory, args[1], args[2], step * d.lanes))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), d.lanes), [first + step * i for i in range(d.lanes)])
+        return builder.shuffle_vector(whole, ir.Constant(whole.type, ir.Undefined), places)
+
+    return result(d, memory, types.intp, stride, phase), codegen
+
+
 @intrinsic
 def store(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vector) -> Any:
     """Write all lanes of `v` to memory from `offset` on, converted to its integers."""
@@ -388,12 +404,6 @@ def _shuffle(typingctx: Any, a: Vector, b: Vector, places: list[int]) -> Any:
 def even(typingctx: Any, a: Vector, b: Vector) -> Any:
     """The even lanes of `a`, then those of `b`."""
     return _shuffle(typingctx, a, b, list(range(0, 2 * a.lanes, 2)))
-
-
-@intrinsic
-def odd(typingctx: Any, a: Vector, b: Vector) -> Any:
-    """The odd lanes of `a`, then those of `b`."""
-    return _shuffle(typingctx, a, b, list(range(1, 2 * a.lanes, 2)))
 
 
 @intrinsic
