@@ -83,8 +83,8 @@ def tag(typingctx: Any, array: types.Array) -> Any:
 
 @intrinsic
 def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
-    """Unsigned integers, a lane for each of `like`'s, twice as wide as an argmax (or None) at least."""
-    bits = max(like.element.bitwidth, 2 * array.dtype.bitwidth if isinstance(array, types.Array) else 8)
+    """Unsigned integers, a lane for each of `like`'s, twice as wide as an argmax (or None)."""
+    bits = 2 * array.dtype.bitwidth if isinstance(array, types.Array) else 8
     return _constant(Tag(from_dtype(np.dtype(f"u{bits // 8}")), like.lanes), like, array)
 
 
