@@ -86,7 +86,7 @@ def route(start, stop, geometry, dy, argmax, dx):
 #: Kernels of up to so many places have a table of them.
 LOOKED_UP = 4096
 #: Planes of up to so many elements, with their padding, are added up in scratch.
-SCRATCH = 1 << 14
+SCRATCH = 1 << 12
 
 
 @inline
