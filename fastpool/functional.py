@@ -81,7 +81,7 @@ def im2col(
     n, c = x.shape[:2]
     planes = _planes(arguments.as_float(x)).transpose(1, 0, 2, 3)
     cols = written.reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
-    columns.unfold(n * c * w.taps * w.output[0], w.geometry, planes, cols)
+    columns.unfold(n * c * w.taps * w.output[0], cols.nbytes, w.geometry, planes, cols)
     return _finished(result, written)
 
 
@@ -142,7 +142,7 @@ def col2im(
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)
     blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    columns.accumulate(n * c * height, w.geometry, _planes(blocks), written)
+    columns.accumulate(n * c * height, cols.nbytes, w.geometry, _planes(blocks), written)
     return _finished(result, written)
 
 
@@ -215,18 +215,22 @@ def max_pool2d(
         raise ValueError("return_argmax and return_indices cannot be asked for together")
     shape = (*x.shape[:-2], *w.output)
     y = arguments.result(out, shape, x.dtype, x)
-    written = _contiguous(y)
+    written = y if out is None else _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
     planes = _planes(x)
     rows = planes.shape[0] * planes.shape[1] * w.output[0]
-    max_pool.max_pool(rows, w.geometry, planes, _planes(written), None if argmax is None else _planes(argmax))
-    y = _finished(y, written)
+    if planes is x:  # then the results are as they should be, too
+        max_pool.max_pool(rows, x.nbytes, w.geometry, x, written, argmax)
+    else:
+        results = (_planes(written), None if argmax is None else _planes(argmax))
+        max_pool.max_pool(rows, x.nbytes, w.geometry, planes, *results)
+    y = y if out is None else _finished(y, written)
     if argmax is None:
         return y
     if return_argmax:
         return y, argmax
     positions = np.empty(shape, np.int64)
-    indices.argmax_to_indices(rows, w.geometry, _planes(argmax), _planes(positions))
+    indices.argmax_to_indices(rows, positions.nbytes, w.geometry, _planes(argmax), _planes(positions))
     return y, positions
 
 
@@ -293,7 +297,7 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array) -> Array:
     gradient, positions, target = _planes(dy), _planes(argmax), _planes(written)
     vectors = w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE
     kernel = max_pool_backward.route if vectors else max_pool_backward.scatter
-    kernel(target.shape[0] * target.shape[1] * w.input[0], w.geometry, gradient, positions, target)
+    kernel(target.shape[0] * target.shape[1] * w.input[0], dx.nbytes, w.geometry, gradient, positions, target)
     return _finished(dx, written)
 
 
@@ -305,7 +309,9 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
         return argmax.astype(w.argmax_dtype, order="C")
     argmax = np.ascontiguousarray(argmax)
     planes, found = _planes(argmax), np.zeros((1, 1, 1, 1), np.uint8)
-    max_pool_backward.find_invalid(planes.shape[0] * planes.shape[1] * w.output[0], w.geometry, planes, found)
+    max_pool_backward.find_invalid(
+        planes.shape[0] * planes.shape[1] * w.output[0], argmax.nbytes, w.geometry, planes, found
+    )
     if found[0, 0, 0, 0]:
         raise arguments.argmax_error(w)
     return argmax

@@ -131,10 +131,10 @@ def window(
         raise TypeError(f"ceil_mode must be True or False; got {ceil_mode!r} of type {type(ceil_mode).__name__}")
     return _window(
         spatial,
-        plain(kernel_size, "kernel_size"),
+        kernel_size if type(kernel_size) is int else plain(kernel_size, "kernel_size"),
         None if stride is None else plain(stride, "stride"),
-        padding if isinstance(padding, str) else plain(padding, "padding"),
-        plain(dilation, "dilation"),
+        padding if isinstance(padding, str) or type(padding) is int else plain(padding, "padding"),
+        dilation if type(dilation) is int else plain(dilation, "dilation"),
         bool(ceil_mode),
         None if output_size is None else plain(output_size, "output_size"),
         elements,

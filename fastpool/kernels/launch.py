@@ -69,16 +69,14 @@ class Kernel:
         self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
         self._entries: dict[tuple[bool, tuple[int | None, ...]], Callable[..., None]] = {}
 
-    def __call__(self, rows: int, geometry: Array, *arrays: Array | None) -> None:
-        """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where that pays.
+    def __call__(self, rows: int, nbytes: int, geometry: Array, *arrays: Array | None) -> None:
+        """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where `nbytes` pay for that.
 
-        The arrays have four axes, the first and the last one of them are not None.
+        The arrays have four axes.
         """
         if rows == 0:
             return
-        threads = 1
-        if arrays[0].nbytes + arrays[-1 - (arrays[-1] is None)].nbytes >= PARALLEL_BYTES:  # type: ignore[union-attr]
-            threads = min(rows, _threading.threads)
+        threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threading.threads)
         launch = threads > 1 and _threading.launches
         # Found without Numba's own dispatch, which takes longer.
         key = (launch, tuple([None if a is None else a.dtype.num for a in arrays]))
