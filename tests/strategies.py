@@ -1,0 +1,60 @@
+"""Hypothesis strategies that draw all the parameters of a call together."""
+
+from helpers import DTYPES, INPUT_LAYOUTS, LAYOUTS, random_array
+from hypothesis import strategies as st
+
+#: Every length up to some vectors, and those around a whole number of vectors.
+LENGTHS = st.integers(1, 70) | st.sampled_from([n + d for n in (8, 16, 32, 64, 128) for d in (-1, 0, 1)])
+SHORT = st.integers(1, 9)
+
+KINDS = st.sampled_from(["random", "ties", "specials", "lowest"])
+dtypes = st.sampled_from(DTYPES)
+input_layouts = st.sampled_from(INPUT_LAYOUTS)
+layouts = st.sampled_from(list(LAYOUTS))
+leading_axes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+
+
+def arrays(shape, dtype, kinds=KINDS):
+    # From a seed: drawing every element would cost more than the test.
+    return st.builds(random_array, st.just(shape), st.just(dtype), st.integers(0, 2**32 - 1), kinds)
+
+
+def per_axis(sizes):
+    """One size for both axes, or one each."""
+    return sizes | st.tuples(sizes, sizes)
+
+
+@st.composite
+def windows(draw, kernels=9, strides=5, dilations=3, heights=SHORT, widths=LENGTHS, im2col=False):
+    """A spatial shape, and the keyword arguments of a window that fits it.
+
+    Padding and dilation may leave a window without an element.
+    """
+    kernel = draw(per_axis(st.integers(1, kernels)))
+    dilation = draw(per_axis(st.integers(1, dilations)))
+    reach = [d * (k - 1) + 1 for k, d in zip(both(kernel), both(dilation))]
+    sides = [st.integers(0, r - 1) for r in reach]
+    padding = draw(
+        st.just(0)
+        | st.sampled_from(["valid", "same", "same_lower"])
+        | st.integers(0, min(reach) - 1)
+        | st.tuples(*sides)
+        | st.tuples(*(st.tuples(side, side) for side in sides))
+    )
+    arguments = {"kernel_size": kernel, "padding": padding, "dilation": dilation}
+    arguments["stride"] = draw(st.none() | per_axis(st.integers(1, strides)))
+    if not im2col:
+        arguments["ceil_mode"] = draw(st.booleans())
+    least = [
+        r - sum(both(p)) if not isinstance(p, str) else r if p == "valid" else 1 for r, p in zip(reach, both(padding))
+    ]
+    spatial = tuple(max(n, draw(lengths)) for n, lengths in zip(least, (heights, widths)))
+    if im2col and draw(st.booleans()):
+        padded = [n + (0 if isinstance(p, str) else sum(both(p))) for n, p in zip(spatial, both(padding))]
+        stride = arguments["stride"] or kernel
+        arguments["output_size"] = tuple(draw(st.integers(1, (n - 1) // s + 1)) for n, s in zip(padded, both(stride)))
+    return spatial, arguments
+
+
+def both(value):
+    return value if isinstance(value, tuple) else (value, value)

@@ -1,0 +1,198 @@
+import brute
+import numpy as np
+import pytest
+from helpers import (
+    DTYPES,
+    FLOATS,
+    INPUT_LAYOUTS,
+    LAYOUTS,
+    laid_out,
+    random_array,
+    same_bits,
+    sentinel,
+    surroundings,
+)
+
+WINDOWS = [
+    {"kernel_size": 1},
+    {"kernel_size": 2, "stride": 2},
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": "same"},
+    {"kernel_size": (3, 2), "stride": (1, 3), "padding": ((2, 0), (0, 1)), "dilation": (2, 1)},
+    {"kernel_size": (2, 4), "stride": (2, 1), "padding": (0, 5), "dilation": (1, 2)},
+    {"kernel_size": 3, "stride": 4, "dilation": (1, 2)},
+]
+
+
+def check(implementation, x, **window):
+    before = x.copy()
+    same_bits(implementation.im2col(x, **window), brute.im2col(x, **window))
+    same_bits(x, before)
+
+
+def check_back(implementation, cols, shape, **window):
+    before = cols.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = brute.col2im(cols, shape, **window)
+        same_bits(implementation.col2im(cols, shape, **window), expected)
+    same_bits(cols, before)
+
+
+def columns_of(shape, dtype, seed=0, kind="random", **window):
+    """Random columns of images of this shape."""
+    return random_array(brute.columns_shape(shape, **window), dtype, seed, kind)
+
+
+def test_the_order_of_the_columns(implementation):
+    x = np.arange(24.0).reshape(2, 3, 2, 2)
+    columns = implementation.im2col(x, (1, 2)).reshape(3, 2, 2, 2)  # channel, place; image, window
+    for channel, place, image, window in np.ndindex(columns.shape):
+        assert columns[channel, place, image, window] == x[image, channel, window, place]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_row_widths(implementation, window):
+    for width in range(7, 131):
+        shape = (2, 1, 6, width)
+        check(implementation, random_array(shape, np.float32, width), **window)
+        check_back(implementation, columns_of(shape, np.float32, width, **window), shape, **window)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("kind", ["random", "specials"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes(implementation, dtype, kind, window):
+    shape = (2, 3, 7, 13)
+    check(implementation, random_array(shape, dtype, kind=kind), **window)
+    check_back(implementation, columns_of(shape, dtype, kind=kind, **window), shape, **window)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_integers_give_float64(implementation, dtype):
+    expected = dtype if dtype.kind == "f" else np.float64
+    assert implementation.im2col(np.ones((1, 1, 2, 2), dtype), 2).dtype == expected
+    assert implementation.col2im(np.ones((4, 1), dtype), (1, 1, 2, 2), 2).dtype == expected
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)], ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_nothing(implementation, shape, window):
+    shape = (*shape, 7, 9)
+    check(implementation, np.empty(shape, np.float32), **window)
+    check_back(implementation, columns_of(shape, np.float32, **window), shape, **window)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "kernel_size"),
+    [((1, 1), 1), ((1, 5), 1), ((7, 4), (7, 4)), ((1, 33), (1, 33)), ((40, 1), (40, 1)), ((17, 18), 17)],
+)
+def test_the_smallest_inputs(implementation, spatial, kernel_size):
+    shape = (2, 3, *spatial)
+    check(implementation, random_array(shape, np.float64), kernel_size=kernel_size)
+    cols = columns_of(shape, np.float64, kernel_size=kernel_size)
+    check_back(implementation, cols, shape, kernel_size=kernel_size)
+
+
+@pytest.mark.parametrize("window", WINDOWS[1:], ids=str)
+@pytest.mark.parametrize("width", [2047, 2049, 4101])
+def test_long_rows(implementation, width, window):
+    shape = (1, 1, 5, width)
+    check(implementation, random_array(shape, np.float32), **window)
+    check_back(implementation, columns_of(shape, np.float32, **window), shape, **window)
+
+
+@pytest.mark.parametrize("output_size", [1, 2, (5, 1), (1, 7), (5, 7)], ids=str)
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_output_size(implementation, output_size, dilation):
+    # As many windows as asked for; what they cover beyond the padded input is zero.
+    window = {"kernel_size": 3, "output_size": output_size, "stride": 2, "padding": 1, "dilation": dilation}
+    shape = (2, 3, 8, 12)
+    check(implementation, random_array(shape, np.float32), **window)
+    check_back(implementation, columns_of(shape, np.float32, **window), shape, **window)
+
+
+def test_windows_of_padding_are_zero(implementation):
+    window = {"kernel_size": 2, "stride": 1, "padding": 2, "dilation": 4}
+    check(implementation, np.ones((1, 1, 1, 1)), **window)
+    check_back(implementation, columns_of((1, 1, 1, 1), np.float64, **window), (1, 1, 1, 1), **window)
+
+
+def test_columns_add_up_in_kernel_order(implementation):
+    # The element in the middle is at place 3 of the first window and at place 0 of the last.
+    cols = np.zeros((4, 4), np.float32)
+    cols[[0, 1, 2, 3], [3, 2, 1, 0]] = [1, 1e8, -1e8, 1]
+    middle = implementation.col2im(cols, (1, 1, 3, 3), 2)[0, 0, 1, 1]
+    assert middle == np.float32(1) + np.float32(1e8) + np.float32(-1e8) + np.float32(1) == 1
+    cols[[0, 1, 2, 3], [3, 2, 1, 0]] = [1e8, -1e8, 1, 1]
+    assert implementation.col2im(cols, (1, 1, 3, 3), 2)[0, 0, 1, 1] == 2
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_col2im_is_the_adjoint_of_im2col(implementation, window, dtype):
+    # Of integers held in floats, so that no sum is rounded.
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (2, 3, 11, 14)).astype(dtype)
+    columns = implementation.im2col(x, **window)
+    g = rng.integers(-9, 9, columns.shape).astype(dtype)
+    assert np.vdot(columns, g) == np.vdot(x, implementation.col2im(g, x.shape, **window)) != 0
+
+
+@pytest.mark.parametrize("layout", INPUT_LAYOUTS)
+@pytest.mark.parametrize("dtype", [*FLOATS, "?", "i2"])
+def test_layouts(implementation, layout, dtype):
+    shape = (2, 3, 7, 19)
+    for window in WINDOWS:
+        x, cols = random_array(shape, dtype), columns_of(shape, dtype, **window)
+        given = laid_out(x, layout), laid_out(cols, layout)
+        same_bits(implementation.im2col(given[0], **window), implementation.im2col(x, **window))
+        same_bits(implementation.col2im(given[1], shape, **window), implementation.col2im(cols, shape, **window))
+        np.testing.assert_array_equal(given[0], x)
+        np.testing.assert_array_equal(given[1], cols)
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2, 3), (0, 1, 3, 2), (3, 1, 2, 0), (2, 3, 0, 1)], ids=str)
+def test_transposed_axes(implementation, axes):
+    x = random_array((4, 7, 8, 9), np.float32).transpose(axes)
+    for window in WINDOWS[:4]:
+        check(implementation, x, **window)
+        cols = columns_of(x.shape, np.float32, **window)
+        check_back(implementation, np.ascontiguousarray(cols.T).T, x.shape, **window)
+
+
+def test_broadcast_axes(implementation):
+    shape = (2, 3, 7, 19)
+    for window in WINDOWS:
+        check(implementation, np.broadcast_to(random_array(shape[1:], np.float32), shape), **window)
+        check(implementation, np.broadcast_to(random_array((7, 1), np.float32), shape), **window)
+        check(implementation, np.broadcast_to(np.float32(5), shape), **window)
+        cols = columns_of(shape, np.float32, **window)
+        check_back(implementation, np.broadcast_to(cols[:1], cols.shape), shape, **window)
+        check_back(implementation, np.broadcast_to(cols[:, :1], cols.shape), shape, **window)
+
+
+def test_lists(implementation):
+    same_bits(implementation.im2col([[[[1, 2], [3, 4]]]], [1, 2], stride=[1, 1]), np.array([[1.0, 3], [2, 4]]))
+    same_bits(implementation.col2im([[1, 3], [2, 4]], [1, 1, 2, 2], [1, 2]), np.array([[[[1.0, 2], [3, 4]]]]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [*FLOATS, "?", "u4"])
+def test_out(implementation, layout, dtype):
+    shape = (2, 3, 7, 19)
+    for window in WINDOWS:
+        x, cols = random_array(shape, dtype), columns_of(shape, dtype, **window)
+        for function, arguments in ((implementation.im2col, (x,)), (implementation.col2im, (cols, shape))):
+            expected = function(*arguments, **window)
+            out = sentinel(expected.shape, expected.dtype, layout)
+            around = surroundings(out)
+            assert function(*arguments, **window, out=out) is out
+            np.testing.assert_array_equal(out, expected)
+            assert surroundings(out) == around
+
+
+def test_steps_longer_than_any_array(implementation):
+    x = random_array((1, 1, 4, 5), np.float32)
+    check(implementation, x, kernel_size=2, stride=2**60)
+    check(implementation, x, kernel_size=1, dilation=2**60)
+    check_back(implementation, random_array((4, 1), np.float32), x.shape, kernel_size=2, stride=2**60)

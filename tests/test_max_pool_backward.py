@@ -1,0 +1,216 @@
+import brute
+import numpy as np
+import pytest
+from helpers import (
+    FLOATS,
+    INPUT_LAYOUTS,
+    INTEGERS,
+    LAYOUTS,
+    NUMBERS,
+    laid_out,
+    random_array,
+    same_bits,
+    sentinel,
+    surroundings,
+)
+
+WINDOWS = [
+    {"kernel_size": 2},
+    {"kernel_size": 2, "stride": 3},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": 1, "padding": "same"},
+    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+    {"kernel_size": (5, 4), "stride": (2, 3), "padding": (1, 2), "dilation": (1, 2), "ceil_mode": True},
+    {"kernel_size": (3, 6), "stride": 1, "padding": (2, 0)},
+]
+
+
+def case(shape, dtype, seed=0, kind="random", **window):
+    """A gradient, and an argmax anywhere on the elements of each window."""
+    output, found = brute.windows(shape[-2:], **window)
+    rng = np.random.default_rng(seed)
+    places = [[pairs[rng.integers(len(pairs))][0] for pairs in found] for _ in range(np.prod(shape[:-2], dtype=int))]
+    argmax = np.array(places, np.uint8).reshape(*shape[:-2], *output)
+    return random_array(argmax.shape, dtype, seed, kind), argmax
+
+
+def check(implementation, dy, argmax, shape, **window):
+    dy_before, argmax_before = dy.copy(), argmax.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = brute.max_pool2d_backward(dy, argmax, shape, **window)
+        same_bits(implementation.max_pool2d_backward(dy, argmax, shape, **window), expected)
+    same_bits(dy, dy_before)
+    same_bits(argmax, argmax_before)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_row_widths(implementation, window, dtype):
+    for width in range(8, 131):
+        shape = (5, width)
+        check(implementation, *case(shape, dtype, width, **window), shape, **window)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("kind", ["random", "ties", "specials"])
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+def test_dtypes(implementation, dtype, kind, window):
+    shape = (2, 10, 37)
+    check(implementation, *case(shape, dtype, kind=kind, **window), shape, **window)
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (3,), (2, 3), (2, 1, 3), (0,), (0, 3), (2, 0), (2, 0, 3)], ids=str)
+@pytest.mark.parametrize("window", WINDOWS[:4], ids=str)
+def test_leading_axes(implementation, leading, window):
+    shape = (*leading, 6, 11)
+    check(implementation, *case(shape, np.float32, **window), shape, **window)
+
+
+@pytest.mark.parametrize("window", WINDOWS[:5], ids=str)
+@pytest.mark.parametrize("width", [2047, 2049, 4101])
+def test_long_rows(implementation, width, window):
+    shape = (4, width)
+    check(implementation, *case(shape, np.float32, **window), shape, **window)
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_after_the_forward(implementation, dtype, window):
+    x = random_array((3, 12, 23), dtype, kind="ties")
+    y, argmax = implementation.max_pool2d(x, **window, return_argmax=True)
+    check(implementation, random_array(y.shape, dtype), argmax, x.shape, **window)
+
+
+def test_gradients_add_up_in_kernel_order(implementation):
+    # All four windows chose the element in the middle. In kernel order its last place, of the first
+    # window, comes last: ((1 + 1e8) - 1e8) + 1 loses one of the ones, other orders lose none or both.
+    dy = np.array([[1, -1e8], [1e8, 1]], np.float32)
+    argmax = np.array([[3, 2], [1, 0]], np.uint8)
+    dx = implementation.max_pool2d_backward(dy, argmax, (3, 3), 2, 1)
+    expected = np.zeros((3, 3), np.float32)
+    expected[1, 1] = ((dy[1, 1] + dy[1, 0]) + dy[0, 1]) + dy[0, 0]
+    assert expected[1, 1] == 1
+    same_bits(dx, expected)
+
+
+def test_a_gradient_of_negative_zero(implementation):
+    # It is added to zero, which makes it a positive one, with or without overlap.
+    for stride in (1, 2):
+        dy, argmax = case((8, 34), np.float64, kernel_size=2, stride=stride)
+        dy[...] = -0.0
+        same_bits(implementation.max_pool2d_backward(dy, argmax, (8, 34), 2, stride), np.zeros((8, 34)))
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, ">i4", ">u2"])
+def test_an_argmax_of_any_integer_dtype(implementation, dtype):
+    for window in WINDOWS:
+        dy, argmax = case((3, 12, 23), np.float32, **window)
+        expected = implementation.max_pool2d_backward(dy, argmax, (3, 12, 23), **window)
+        same_bits(implementation.max_pool2d_backward(dy, argmax.astype(dtype), (3, 12, 23), **window), expected)
+
+
+@pytest.mark.parametrize("kernel_size", [(16, 16), (257, 1), (1, 257), (65537, 1), (1, 65537)], ids=str)
+@pytest.mark.parametrize("stride", [1, 70000])
+def test_wide_kernels(implementation, kernel_size, stride):
+    taps = np.prod(kernel_size)
+    shape = (kernel_size[0] + 1, kernel_size[1] + 1)
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    y, argmax = implementation.max_pool2d(x, kernel_size, stride, return_argmax=True)
+    assert (argmax == taps - 1).all()
+    dy = random_array(y.shape, np.float32)
+    expected = np.zeros(shape, np.float32)
+    expected[kernel_size[0] - 1 :, kernel_size[1] - 1 :][: y.shape[0], : y.shape[1]] = dy
+    same_bits(implementation.max_pool2d_backward(dy, argmax, shape, kernel_size, stride), expected)
+
+
+@pytest.mark.parametrize("layout", INPUT_LAYOUTS)
+@pytest.mark.parametrize("dtype", [*FLOATS, "i2"])
+def test_layouts(implementation, layout, dtype):
+    shape = (2, 3, 8, 19)
+    for window in WINDOWS[:4]:
+        dy, argmax = case(shape, dtype, **window)
+        expected = implementation.max_pool2d_backward(dy, argmax, shape, **window)
+        for given in ((laid_out(dy, layout), argmax), (dy, laid_out(argmax, layout))):
+            same_bits(implementation.max_pool2d_backward(*given, shape, **window), expected)
+            np.testing.assert_array_equal(given, (dy, argmax))
+
+
+def test_steps_longer_than_any_array(implementation):
+    dy, argmax = case((4, 5), np.float32, kernel_size=2, stride=2**60)
+    check(implementation, dy, argmax, (4, 5), kernel_size=2, stride=2**60)
+    dy, argmax = case((4, 5), np.float32, kernel_size=1, dilation=2**60)
+    check(implementation, dy, argmax, (4, 5), kernel_size=1, dilation=2**60)
+
+
+def test_broadcast_gradients(implementation):
+    shape = (2, 3, 8, 19)
+    for window in WINDOWS[:4]:
+        dy, argmax = case(shape, np.float32, **window)
+        check(implementation, np.broadcast_to(np.float32(3), dy.shape), argmax, shape, **window)
+        argmax = np.broadcast_to(argmax[:1, :1], argmax.shape)
+        check(implementation, dy, argmax, shape, **window)
+
+
+def test_lists(implementation):
+    dx = implementation.max_pool2d_backward([[2.5, 3.5]], [[1, 2]], [2, 4], [2, 2])
+    same_bits(dx, np.array([[0, 2.5, 0, 0], [0, 0, 3.5, 0]]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+def test_out(implementation, layout, dtype):
+    shape = (2, 3, 8, 19)
+    for window in WINDOWS:
+        dy, argmax = case(shape, dtype, **window)
+        expected = implementation.max_pool2d_backward(dy, argmax, shape, **window)
+        out = sentinel(shape, dtype, layout)
+        around = surroundings(out)
+        assert implementation.max_pool2d_backward(dy, argmax, shape, **window, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        assert surroundings(out) == around
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("window", [{"kernel_size": 3}, {"kernel_size": 3, "stride": 1, "padding": 2}], ids=str)
+def test_an_argmax_outside_its_window(implementation, dtype, window):
+    shape = (2, 9, 41)
+    dy, argmax = case(shape, np.float32, **window)
+    info = np.iinfo(dtype)
+    out = sentinel(shape, np.float32)
+    for bad in sorted({9, 10, 255, 256 + 4, 2**32 + 4, 2**63, info.max, -1, -9, info.min}):
+        if not (info.min <= bad <= info.max and (bad < 0 or bad >= 9)):
+            continue
+        for place in ((0, 0, 0), (0, 1, 7), (1, -1, -1), (1, -1, 2)):
+            positions = argmax.astype(dtype)
+            positions[place] = bad
+            with pytest.raises(ValueError, match="argmax"):
+                implementation.max_pool2d_backward(dy, positions, shape, **window, out=out)
+    same_bits(out, sentinel(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"kernel_size": 2, "stride": 1, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": ((0, 2), (1, 0))},
+        {"kernel_size": (4, 5), "stride": (2, 3), "padding": "same", "dilation": 2},
+        {"kernel_size": 3, "stride": 3, "ceil_mode": True},
+        {"kernel_size": (2, 3), "stride": 1, "padding": (0, 2)},
+        {"kernel_size": (3, 2), "stride": 4, "padding": (2, 0)},
+    ],
+    ids=str,
+)
+def test_an_argmax_on_padding_sends_nothing(implementation, window):
+    # What col2im does with it. Nothing may be written outside of the result.
+    shape = (3, 7, 20)
+    dy, argmax = case(shape, np.float32, **window)
+    taps = np.prod(brute.both(window["kernel_size"]))
+    argmax = np.random.default_rng(0).integers(0, taps, argmax.shape).astype(np.uint8)
+    check(implementation, dy, argmax, shape, **window)
+    for place in range(taps):
+        out = sentinel(shape, np.float32, "amid others")
+        around = surroundings(out)
+        everywhere = np.full_like(argmax, place)
+        implementation.max_pool2d_backward(dy, everywhere, shape, **window, out=out)
+        same_bits(out, brute.max_pool2d_backward(dy, everywhere, shape, **window))
+        assert surroundings(out) == around

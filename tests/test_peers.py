@@ -1,0 +1,97 @@
+"""The same results from other libraries, where they are installed."""
+
+import numpy as np
+import pytest
+from helpers import FLOATS, random_array, same_bits, same_values
+
+MAX_POOLS = [
+    {"kernel_size": 2},
+    {"kernel_size": 2, "stride": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+    {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True},
+    {"kernel_size": (5, 3), "stride": (2, 1), "padding": (2, 0), "dilation": (1, 2)},
+    {"kernel_size": (2, 5), "stride": (3, 4), "padding": (1, 2), "dilation": (4, 1), "ceil_mode": True},
+]
+SPATIAL = [(9, 9), (10, 37), (17, 8), (13, 64)]
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("window", MAX_POOLS, ids=str)
+@pytest.mark.parametrize("spatial", SPATIAL, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_max_pool2d_of_torch(implementation, torch, spatial, window, dtype):
+    # All values differ, so that there is one right answer.
+    x = np.random.default_rng(0).permutation(6 * spatial[0] * spatial[1]).reshape(2, 3, *spatial).astype(dtype)
+    given = torch.tensor(x, requires_grad=True)
+    y, indices = torch.nn.functional.max_pool2d(given, **window, return_indices=True)
+    same_values(implementation.max_pool2d(x, **window, return_indices=True)[1], indices.numpy())
+    ours, argmax = implementation.max_pool2d(x, **window, return_argmax=True)
+    same_values(ours, y.detach().numpy())
+
+    # Of integers, so that the order of a sum does not matter.
+    dy = np.random.default_rng(1).integers(-9, 9, ours.shape).astype(dtype)
+    y.backward(torch.tensor(dy))
+    same_values(implementation.max_pool2d_backward(dy, argmax, x.shape, **window), given.grad.numpy())
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sums_of_gradients_of_torch(implementation, torch, dtype):
+    # Nine windows hold an element: the sums, in another order, differ by less than nine roundings.
+    x, window = random_array((2, 3, 12, 15), dtype), {"kernel_size": 3, "stride": 1, "padding": 1}
+    given = torch.tensor(x, requires_grad=True)
+    y = torch.nn.functional.max_pool2d(given, **window)
+    dy = random_array(y.shape, dtype, seed=1)
+    y.backward(torch.tensor(dy))
+    argmax = implementation.max_pool2d(x, **window, return_argmax=True)[1]
+    dx = implementation.max_pool2d_backward(dy, argmax, x.shape, **window)
+    most = implementation.max_pool2d_backward(abs(dy), argmax, x.shape, **window)
+    assert (abs(dx - given.grad.numpy()) <= 9 * np.finfo(dtype).eps * most).all()
+
+
+@pytest.mark.parametrize("window", MAX_POOLS, ids=str)
+@pytest.mark.parametrize("spatial", SPATIAL, ids=str)
+def test_special_values_of_torch(implementation, torch, spatial, window):
+    x = random_array((2, 3, *spatial), np.float32)
+    places = np.random.default_rng(0).random(x.shape)
+    for low, value in ((0, np.nan), (0.03, np.inf), (0.06, -np.inf)):
+        x[(low <= places) & (places < low + 0.03)] = value
+    y = torch.nn.functional.max_pool2d(torch.tensor(x), **window)
+    same_values(implementation.max_pool2d(x, **window), y.numpy())
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (2, 4), "stride": (1, 3), "padding": (1, 2), "dilation": (3, 1)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("spatial", SPATIAL, ids=str)
+def test_unfold_and_fold_of_torch(implementation, torch, spatial, window):
+    x = random_array((2, 3, *spatial), np.float32)
+    unfolded = torch.nn.functional.unfold(torch.tensor(x), **window).numpy()  # (N, C * K, L)
+    columns = implementation.im2col(x, **window)
+    same_bits(columns.reshape(len(columns), 2, -1).transpose(1, 0, 2), unfolded)
+
+    integers = np.random.default_rng(0).integers(-9, 9, columns.shape).astype(np.float32)
+    given = torch.tensor(integers.reshape(len(columns), 2, -1).transpose(1, 0, 2).copy())
+    folded = torch.nn.functional.fold(given, spatial, **window).numpy()
+    same_values(implementation.col2im(integers, x.shape, **window), folded)
+
+
+@pytest.mark.parametrize(("pool", "spatial"), [(1, (3, 5)), (2, (6, 34)), (3, (9, 33)), ((4, 5), (8, 40))])
+@pytest.mark.parametrize("dtype", ["u1", "i4", *FLOATS])
+def test_block_reduce_of_skimage(implementation, pool, spatial, dtype):
+    measure = pytest.importorskip("skimage.measure")
+    x = random_array((2, 3, *spatial), dtype)
+    blocks = pool if isinstance(pool, tuple) else (pool, pool)
+    y = measure.block_reduce(x, (1, 1, *blocks), np.max)
+    same_values(implementation.max_pool2d(x, pool), y)
+    same_values(implementation.Pooling(pool).forward(x), y if y.dtype.kind == "f" else y.astype(float))

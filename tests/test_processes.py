@@ -1,0 +1,291 @@
+"""Many threads, forked children and other parallel code, under every threading layer of Numba."""
+
+import importlib
+import os
+
+import pytest
+from jobs import run
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+
+
+@pytest.fixture(params=[None, "omp", "workqueue", "tbb"], ids=lambda layer: layer or "default")
+def environment(request):
+    layer = request.param
+    if layer is not None:
+        module = layer if layer == "workqueue" else f"{layer}pool"
+        try:
+            importlib.import_module(f"numba.np.ufunc.{module}")
+        except ImportError:
+            pytest.skip(f"Numba has no {layer} here")
+    return {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 4}
+
+
+def test_many_threads_at_once(environment):
+    run(
+        """
+        expected = everything(reference)
+        barrier = threading.Barrier(8)
+        def work(_):
+            barrier.wait()
+            return all(everything() == expected for _ in range(3))
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(work, range(8)))
+        """,
+        **environment,
+    )
+
+
+def test_the_first_call_from_many_threads(tmp_path):
+    run(
+        """
+        x = X[:2]
+        expected = reference.max_pool2d(x, 3, 2, 1)
+        barrier = threading.Barrier(8)
+        def work(_):
+            barrier.wait()
+            return np.array_equal(fastpool.max_pool2d(x, 3, 2, 1), expected)
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(work, range(8)))
+        """,
+        NUMBA_NUM_THREADS=4,
+        NUMBA_CACHE_DIR=tmp_path,
+    )
+
+
+@needs_fork
+def test_forked_processes(environment):
+    run(
+        """
+        import multiprocessing
+        context = multiprocessing.get_context("fork")
+        expected = everything(reference)
+        assert everything() == expected
+
+        def child():
+            assert everything() == expected
+            with ThreadPoolExecutor(4) as pool:
+                assert all(result == expected for result in pool.map(lambda _: everything(), range(4)))
+            grandchild = os.fork()
+            if not grandchild:
+                os._exit(everything() != expected)
+            assert os.waitpid(grandchild, 0)[1] == 0
+
+        children = [context.Process(target=child) for _ in range(2)]
+        for process in children:
+            process.start()
+        assert everything() == expected
+        for process in children:
+            process.join()
+            assert process.exitcode == 0
+        """,
+        **environment,
+    )
+
+
+@needs_fork
+def test_os_fork(environment):
+    run(
+        """
+        expected = everything(reference)
+        for _ in range(3):
+            assert everything() == expected
+            child = os.fork()
+            if not child:
+                os._exit(everything() != expected)
+            assert os.waitpid(child, 0)[1] == 0
+        """,
+        **environment,
+    )
+
+
+@needs_fork
+def test_a_forked_pool(environment):
+    run(
+        """
+        import multiprocessing
+        expected = everything(reference)
+        assert everything() == expected
+        def right(i):
+            return everything(x=X) == expected
+        with multiprocessing.get_context("fork").Pool(3) as pool:
+            assert pool.map(right, range(6)) == [True] * 6
+        """,
+        **environment,
+    )
+
+
+@needs_fork
+def test_a_fork_while_other_threads_call(environment):
+    run(
+        """
+        x = X[:2]
+        expected = everything(reference, x)
+        everything(x=x)
+        done = threading.Event()
+        def work():
+            while not done.is_set():
+                assert everything(x=x) == expected
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                os._exit(everything(x=x) != expected)
+            assert os.waitpid(child, 0)[1] == 0
+        done.set()
+        """,
+        **environment,
+    )
+
+
+@needs_fork
+def test_a_fork_while_another_thread_compiles(tmp_path):
+    run(
+        """
+        x = X[:1, :4]
+        expected = {dtype: reference.im2col(x.astype(dtype), 3) for dtype in "fd"}
+        def right(dtype):
+            return np.array_equal(fastpool.im2col(x.astype(dtype), 3), expected[dtype])
+        assert right("f")
+        thread = threading.Thread(target=right, args="d")
+        thread.start()
+        while thread.is_alive():
+            child = os.fork()
+            if not child:
+                os._exit(not (right("f") and right("d")))
+            assert os.waitpid(child, 0)[1] == 0
+        assert right("d")
+        """,
+        NUMBA_NUM_THREADS=4,
+        NUMBA_CACHE_DIR=tmp_path,
+    )
+
+
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_beside_a_parallel_loop_of_the_user(environment, first):
+    run(
+        f"""
+        @numba.njit(parallel=True)
+        def total(x):
+            result = 0.0
+            for i in numba.prange(x.size):
+                result += x[i]
+            return result
+
+        ones = np.ones(100_000)
+        expected = everything(reference)
+        if {first == "ours"}:
+            assert everything() == expected
+        assert total(ones) == ones.size
+        done, wrong, launches = threading.Event(), [], []
+        def theirs():
+            while not done.is_set():
+                launches.append(1)
+                if total(ones) != ones.size:
+                    wrong.append(1)
+        thread = threading.Thread(target=theirs)
+        thread.start()
+        try:
+            for _ in range(10):
+                assert everything() == expected
+        finally:
+            done.set()
+        thread.join()
+        assert launches and not wrong
+        """,
+        **environment,
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_the_number_of_threads_changes_no_bit(environment, threads):
+    run(
+        """
+        expected = everything(reference)
+        assert everything() == expected
+        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(threads)
+            assert everything() == expected
+            assert numba.get_num_threads() == threads
+        """,
+        **{**environment, "NUMBA_NUM_THREADS": threads},
+    )
+
+
+def test_ranges_that_end_anywhere(environment):
+    # Every call is parallel here, however small.
+    run(
+        """
+        from fastpool.kernels import launch
+        launch.PARALLEL_BYTES = 0
+
+        def same(actual, expected):
+            return actual.tobytes() == expected.tobytes()
+
+        windows = [(2, 2, 0), (3, 2, 1), (3, 1, 1), (5, 3, 2), (1, 2, 0), ((4, 7), (1, 5), (3, 0)), (7, 1, 6)]
+        for threads in range(1, 5):
+            numba.set_num_threads(threads)
+            for height, width in ((7, 9), (8, 17), (11, 33), (9, 70)):
+                x = X.reshape(-1)[: 6 * height * width].reshape(2, 3, height, width)
+                for window in windows:
+                    y, argmax = reference.max_pool2d(x, *window, return_argmax=True)
+                    actual = fastpool.max_pool2d(x, *window, return_argmax=True)
+                    assert same(actual[0], y) and same(actual[1], argmax)
+                    assert same(fastpool.max_pool2d(x, *window), y)
+                    backward = y, argmax, x.shape, *window
+                    assert same(fastpool.max_pool2d_backward(*backward), reference.max_pool2d_backward(*backward))
+                    kernel, stride, padding = window
+                    columns = reference.im2col(x, kernel, None, stride, padding)
+                    assert same(fastpool.im2col(x, kernel, None, stride, padding), columns)
+                    back = columns, x.shape, kernel, None, stride, padding
+                    assert same(fastpool.col2im(*back), reference.col2im(*back))
+        """,
+        **environment,
+    )
+
+
+def test_an_invalid_argmax_is_found_by_any_thread(environment):
+    run(
+        """
+        y, argmax = fastpool.max_pool2d(X, 2, return_argmax=True)
+        for place in range(0, argmax.size, argmax.size // 13):
+            bad = argmax.copy()
+            bad.reshape(-1)[place] = 4
+            try:
+                fastpool.max_pool2d_backward(y, bad, X.shape, 2)
+            except ValueError as error:
+                assert "argmax" in str(error)
+            else:
+                raise AssertionError(place)
+        """,
+        **environment,
+    )
+
+
+def test_no_setting_of_numba_is_changed(environment):
+    run(
+        """
+        def settings():
+            return {name: getattr(numba.config, name) for name in dir(numba.config) if name.isupper()}
+        before = settings()
+        everything()
+        assert settings() == before
+        """,
+        **environment,
+    )
+
+
+def test_a_call_at_exit(environment):
+    # The interpreter starts no threads any more.
+    output = run(
+        """
+        import atexit
+        expected = everything(reference)
+        atexit.register(lambda: print(everything() == expected))
+        everything()
+        """,
+        **environment,
+    )
+    assert output == "True\n"
