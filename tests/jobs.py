@@ -35,7 +35,7 @@ def everything(module=fastpool, x=X):
 """
 
 
-def run(script, timeout=240, package=Path(fastpool.__file__).parent, **environment):
+def run(script, timeout=60, package=Path(fastpool.__file__).parent, **environment):
     """Run the script after the preamble and return what it prints; a value of None unsets a variable."""
     environment = {**os.environ, **environment}
     process = subprocess.Popen(

@@ -6,6 +6,8 @@ import os
 import pytest
 from jobs import run
 
+#: Where every layer but the workqueue goes the same way.
+two_ways = pytest.mark.parametrize("environment", [None, "workqueue"], indirect=True)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 
 
@@ -199,6 +201,7 @@ def test_beside_a_parallel_loop_of_the_user(environment, first):
     )
 
 
+@two_ways
 @pytest.mark.parametrize("threads", [1, 5])
 def test_the_number_of_threads_changes_no_bit(environment, threads):
     run(
@@ -214,6 +217,7 @@ def test_the_number_of_threads_changes_no_bit(environment, threads):
     )
 
 
+@two_ways
 def test_ranges_that_end_anywhere(environment):
     # Every call is parallel here, however small.
     run(
@@ -246,6 +250,7 @@ def test_ranges_that_end_anywhere(environment):
     )
 
 
+@two_ways
 def test_an_invalid_argmax_is_found_by_any_thread(environment):
     run(
         """
@@ -264,6 +269,7 @@ def test_an_invalid_argmax_is_found_by_any_thread(environment):
     )
 
 
+@two_ways
 def test_no_setting_of_numba_is_changed(environment):
     run(
         """
@@ -277,6 +283,7 @@ def test_no_setting_of_numba_is_changed(environment):
     )
 
 
+@two_ways
 def test_a_call_at_exit(environment):
     # The interpreter starts no threads any more.
     output = run(

@@ -55,7 +55,7 @@ LAYERS = {
 
 IMPLEMENTATIONS = {"fastpool": fastpool, "reference": reference}
 
-#: The reference copies every window's elements, which here takes seconds and more than a gigabyte.
+#: The reference copies every window's elements: here that takes seconds a call.
 TOO_LARGE_FOR_REFERENCE = {"vgg-pool1"}
 
 
