@@ -56,17 +56,17 @@ class Window:
     def geometry(self) -> np.ndarray:
         """The same numbers as int64, axis by axis: what kernels read (see `fastpool.kernels.geometry`).
 
-        A kernel is cut to the places that some window has on the input, so that one of 2**40 places
-        over a small image costs what the image costs.
+        A kernel is cut to the places that some window has on the input, and the stride of a single
+        window to the input, so that 2**40 of either over a small image cost what the image costs.
         """
-        axes = zip(self.input, self.output, self.kernel_size, self.stride, self.padding, self.dilation)
-        geometry = np.array(
-            [
-                (length, output, min(kernel, (length - 1 + before) // dilation + 1), kernel, stride, before, dilation)
-                for length, output, kernel, stride, (before, _), dilation in axes
-            ],
-            np.int64,
-        ).ravel()
+        geometry = np.empty((len(self.input), 7), np.int64)
+        for axis, length in enumerate(self.input):
+            before, dilation = self.padding[axis][0], self.dilation[axis]
+            kernel = min(self.kernel_size[axis], (length - 1 + before) // dilation + 1)
+            stride = self.stride[axis] if self.output[axis] > 1 else min(self.stride[axis], length + before)
+            geometry[axis] = length, self.output[axis], kernel, self.kernel_size[axis], stride, before, dilation
+        if self.output[-1] == 1:
+            geometry[-1, 4] = 1  # so that a row is taken as it is
         geometry.flags.writeable = False
         return geometry
 

@@ -38,7 +38,7 @@ def everything(module=fastpool, x=X):
 def run(script, timeout=60, package=Path(fastpool.__file__).parent, **environment):
     """Run the script after the preamble and return what it prints; a value of None unsets a variable."""
     environment = {**os.environ, **environment}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],
         env={name: str(value) for name, value in environment.items() if value is not None},
         cwd=package.parent,  # where Python looks first
@@ -47,14 +47,13 @@ def run(script, timeout=60, package=Path(fastpool.__file__).parent, **environmen
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    finally:
-        if hasattr(os, "killpg"):  # forked children too: one that hangs would keep the pipes open
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+            if hasattr(os, "killpg"):  # forked children too: one that hangs would keep the pipes open
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, f"exit code {process.returncode}\n{output}\n{errors}"
     return output

@@ -296,3 +296,18 @@ def test_a_call_at_exit(environment):
         **environment,
     )
     assert output == "True\n"
+
+
+def test_without_the_compiler_only_the_reference_works():
+    run(
+        """
+        assert reference.max_pool2d(X, 2).shape == (4, 64, 28, 28)
+        try:
+            fastpool.max_pool2d(X, 2)
+        except RuntimeError as error:
+            assert "NUMBA_DISABLE_JIT" in str(error) and "fastpool.reference" in str(error)
+        else:
+            raise AssertionError("nothing was compiled")
+        """,
+        NUMBA_DISABLE_JIT=1,
+    )

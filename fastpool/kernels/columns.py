@@ -119,9 +119,10 @@ def accumulate(start, stop, geometry, cols, dx):
                 row_at[rows_met] = out * w.output
                 rows_met += 1
             rest -= h.dilation
-            while rest < 0:
-                rest += h.stride
-                out -= 1
+            if rest < 0:
+                steps = ceil_div(-rest, h.stride)
+                rest += steps * h.stride
+                out -= steps
         for phase in range(w.stride):
             for i in range(0, places, lanes):
                 total = simd.splat(d, 0)

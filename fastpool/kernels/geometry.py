@@ -22,7 +22,7 @@ class Axis(NamedTuple):
 @inline
 def axis(geometry, i):
     """Return axis number `i`."""
-    g = geometry[7 * i : 7 * i + 7]
+    g = geometry[i]
     return Axis(g[0], g[1], g[2], g[3], g[4], g[5], g[6])
 
 

@@ -37,7 +37,7 @@ def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(nogil=True, error_model="numpy", **options)(function)
-        dispatcher._cache = KernelCache(name)
+        dispatcher._cache = KernelCache(name)  # where cache=True would put Numba's own
         return dispatcher
 
     return decorate
@@ -93,9 +93,11 @@ class Kernel:
         self, key: tuple[bool, tuple[int | None, ...]], arrays: tuple[Array | None, ...]
     ) -> Callable[..., None]:
         """Compile for these dtypes, once: every array is typed as strided, and as read-only if it is read."""
+        if numba.config.DISABLE_JIT:
+            raise RuntimeError("NUMBA_DISABLE_JIT is set: fastpool needs Numba's compiler, fastpool.reference does not")
         reads = len(arrays) - self._writes
         types_ = (
-            types.Array(types.int64, 1, "C", readonly=True),
+            types.Array(types.int64, 2, "C", readonly=True),
             *(
                 types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A", readonly=i < reads)
                 for i, a in enumerate(arrays)
