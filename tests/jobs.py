@@ -18,7 +18,7 @@ import numpy as np
 import fastpool
 from fastpool import reference
 
-X = np.random.default_rng(0).standard_normal((4, 64, 56, 56)).astype(np.float32)
+X = np.random.default_rng(0).standard_normal((8, 64, 60, 60)).astype(np.float32)
 
 def everything(module=fastpool, x=X):
     '''The bytes of the result of every function.'''
@@ -35,7 +35,7 @@ def everything(module=fastpool, x=X):
 """
 
 
-def run(script, timeout=60, package=Path(fastpool.__file__).parent, **environment):
+def run(script, timeout=240, package=Path(fastpool.__file__).parent, **environment):
     """Run the script after the preamble and return what it prints; a value of None unsets a variable."""
     environment = {**os.environ, **environment}
     with subprocess.Popen(

@@ -20,7 +20,9 @@ def environment(request):
             importlib.import_module(f"numba.np.ufunc.{module}")
         except ImportError:
             pytest.skip(f"Numba has no {layer} here")
-    return {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 4}
+    # OpenMP's loops are launched where the policy is set.
+    policy = "passive" if layer == "omp" else None
+    return {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 4, "OMP_WAIT_POLICY": policy}
 
 
 def test_many_threads_at_once(environment):
@@ -301,7 +303,7 @@ def test_a_call_at_exit(environment):
 def test_without_the_compiler_only_the_reference_works():
     run(
         """
-        assert reference.max_pool2d(X, 2).shape == (4, 64, 28, 28)
+        assert reference.max_pool2d(X, 2).shape == (8, 64, 30, 30)
         try:
             fastpool.max_pool2d(X, 2)
         except RuntimeError as error:

@@ -5,17 +5,21 @@ compiled twice, when first needed: as it is, without the interpreter's lock, and
 that gives every thread one range. Both run the same code on the same rows, so the bits are the same.
 
 Numba's parallel loops cannot be launched everywhere: OpenMP ends a process that was forked after a
-launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. There a pool
-of Python threads runs the serial kernel over the same ranges, which costs some 30 us more a launch.
+launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. And GNU OpenMP's
+threads spin for some 20 ms after each launch, unless OMP_WAIT_POLICY is set: the core that they hold is
+missing where NumPy multiplies matrices between two calls, which made the demo five times as slow. So a
+loop is launched where TBB runs it, or where OMP_WAIT_POLICY says what its threads shall do; elsewhere a
+pool of Python threads runs the serial kernel over small ranges, as long as there are any. That costs some
+20 us a call; a thread that wakes up late only takes fewer ranges.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -28,8 +32,10 @@ from fastpool.kernels.cache import KernelCache
 
 Array = np.ndarray[Any, Any]
 
-#: Below this many bytes read and written, a second thread costs more than it does.
-PARALLEL_BYTES = 1 << 20
+#: Below so many bytes, launching a loop costs more than a second thread does; and waking Python's threads.
+PARALLEL_BYTES, POOL_BYTES = 1 << 20, 4 << 20
+#: Ranges a thread, where threads take them one by one.
+RANGES = 2
 
 
 def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:
@@ -78,6 +84,8 @@ class Kernel:
             return
         threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threading.threads)
         launch = threads > 1 and _threading.launches
+        if not launch and nbytes < POOL_BYTES:
+            threads = 1
         # Found without Numba's own dispatch, which takes longer.
         key = (launch, tuple([None if a is None else a.dtype.num for a in arrays]))
         entry = self._entries.get(key) or self._compile(key, arrays)
@@ -86,8 +94,7 @@ class Kernel:
         elif threads == 1:
             entry(0, rows, geometry, *arrays)
         else:
-            bounds = [rows * i // threads for i in range(threads + 1)]
-            _threading.run([(entry, *ends, geometry, *arrays) for ends in pairwise(bounds)])
+            _threading.run(entry, threads, rows, geometry, *arrays)
 
     def _compile(
         self, key: tuple[bool, tuple[int | None, ...]], arrays: tuple[Array | None, ...]
@@ -145,24 +152,28 @@ class _Threading:
 
     @property
     def launches(self) -> bool:
-        """Whether Numba's own parallel loops can be launched from any thread."""
-        return not self._forked and numba.threading_layer() != "workqueue"
+        """Whether Numba's own parallel loops are launched; see the module's documentation."""
+        layer = numba.threading_layer()
+        return not self._forked and (layer == "tbb" or (layer == "omp" and "OMP_WAIT_POLICY" in os.environ))
 
-    def run(self, calls: list[tuple[Any, ...]]) -> None:
-        """Call each tuple's first entry with the rest, at once, the last one in this thread."""
-        try:
-            with self._lock:
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "fastpool")
-                futures = [self._pool.submit(*call) for call in calls[:-1]]
-        except RuntimeError:  # the interpreter is shutting down
-            futures, here = [], calls
-        else:
-            here = calls[-1:]
-        for function, *arguments in here:
-            function(*arguments)
-        for future in futures:
-            future.result()
+    def run(self, entry: Callable[..., None], threads: int, rows: int, *arguments: Array | None) -> None:
+        """Call entry(start, stop, *arguments) for ranges of all rows, on this thread and up to threads - 1 more."""
+        pieces = min(rows, RANGES * threads)
+        ranges = iter([(rows * i // pieces, rows * (i + 1) // pieces) for i in range(pieces)])
+
+        def work() -> None:
+            for start, stop in ranges:
+                entry(start, stop, *arguments)
+
+        helpers: list[Future[None]] = []
+        with contextlib.suppress(RuntimeError), self._lock:  # the interpreter may be shutting down
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "fastpool")
+            helpers = [self._pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
 
 
 _threading = _Threading()
