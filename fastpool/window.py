@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import prod
+from math import gcd, prod
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias
 
@@ -227,6 +227,7 @@ def _require_elements(
     # Only a step wider than the whole input can pass over it. The first tap at or after the input's
     # start is then at (o * stride - before) mod dilation.
     starts = range(-padding[0], min(0, output * stride - padding[0]), stride)
+    starts = starts[: dilation // gcd(stride, dilation)]  # where the next one starts is as good as the first
     if dilation > length and any(start % dilation >= length for start in starts):
         raise ValueError(
             f"padding {padding} with dilation {dilation} leaves a window on spatial axis {axis} "

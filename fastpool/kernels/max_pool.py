@@ -20,8 +20,8 @@ from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, places_inside, plane_offset, readable_end
 from fastpool.kernels.launch import inline, kernel
 
-#: Columns of the input that are in scratch at a time: with positions, 64 KiB of float32.
-TILE = 2048
+#: Columns of the input that are in scratch at a time: 8 KiB of float32, twice if dealt out, and positions.
+TILE = 1024
 
 
 @inline
@@ -139,7 +139,6 @@ def max_pool(start, stop, geometry, x, y, argmax):
     row_step = x.strides[2] // item
     end = readable_end(x, item)
     source, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
-    reach = (w.kernel - 1) * w.dilation
 
     # A tile is as many outputs of a row as scratch takes. Its places run from `left`, before its first
     # output, to `right`, after its last one; as many rows as scratch takes are laid end to end.
