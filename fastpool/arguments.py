@@ -30,10 +30,11 @@ def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, 
         x = value if type(value) is np.ndarray else np.asarray(value)
     except ValueError as error:  # ragged lists
         raise ValueError(f"{name} is not an array: {error}") from None
-    if x.dtype.char not in chars:
-        raise TypeError(f"{name} must be an array of {_NAMES[chars]}; its dtype is {x.dtype}")
-    if not (x.dtype.isnative and x.flags.aligned):
-        x = x.astype(x.dtype.newbyteorder("="))
+    dtype = x.dtype
+    if dtype.char not in chars:
+        raise TypeError(f"{name} must be an array of {_NAMES[chars]}; its dtype is {dtype}")
+    if not (dtype.isnative and x.flags.aligned):
+        x = x.astype(dtype.newbyteorder("="))
     return x
 
 

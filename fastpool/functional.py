@@ -210,15 +210,17 @@ def max_pool2d(
     (array([[4., 5.]]), array([[2, 1]], dtype=uint8))
     """
     x = arguments.spatial_array(x, "x", 2)
-    w = window(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    full = x.shape
+    w = window(full[-2:], kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
-    shape = (*x.shape[:-2], *w.output)
+    shape = full[:-2] + w.output
     y = arguments.result(out, shape, x.dtype, x)
     written = y if out is None else _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
     planes = _planes(x)
-    rows = planes.shape[0] * planes.shape[1] * w.output[0]
+    n, c, *_ = planes.shape
+    rows = n * c * w.output[0]
     if planes is x:  # then the results are as they should be, too
         max_pool.max_pool(rows, x.nbytes, w.geometry, x, written, argmax)
     else:

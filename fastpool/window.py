@@ -127,15 +127,17 @@ def window(
     ValueError
         A parameter out of its range, or windows that do not fit.
     """
-    if not isinstance(ceil_mode, (bool, np.bool_)):
-        raise TypeError(f"ceil_mode must be True or False; got {ceil_mode!r} of type {type(ceil_mode).__name__}")
+    if type(ceil_mode) is not bool:
+        if not isinstance(ceil_mode, np.bool_):
+            raise TypeError(f"ceil_mode must be True or False; got {ceil_mode!r} of type {type(ceil_mode).__name__}")
+        ceil_mode = bool(ceil_mode)
     return _window(
         spatial,
         kernel_size if type(kernel_size) is int else plain(kernel_size, "kernel_size"),
         None if stride is None else plain(stride, "stride"),
-        padding if isinstance(padding, str) or type(padding) is int else plain(padding, "padding"),
+        padding if type(padding) is int or isinstance(padding, str) else plain(padding, "padding"),
         dilation if type(dilation) is int else plain(dilation, "dilation"),
-        bool(ceil_mode),
+        ceil_mode,
         None if output_size is None else plain(output_size, "output_size"),
         elements,
         source,

@@ -82,10 +82,12 @@ class Kernel:
         """
         if rows == 0:
             return
-        threads = 1 if nbytes < PARALLEL_BYTES else min(rows, _threading.threads)
-        launch = threads > 1 and _threading.launches
-        if not launch and nbytes < POOL_BYTES:
-            threads = 1
+        threads, launch = 1, False
+        if nbytes >= PARALLEL_BYTES:
+            threads = min(rows, _threading.threads)
+            launch = threads > 1 and _threading.launches
+            if not launch and nbytes < POOL_BYTES:
+                threads = 1
         # Found without Numba's own dispatch, which takes longer.
         key = (launch, tuple([None if a is None else a.dtype.num for a in arrays]))
         entry = self._entries.get(key) or self._compile(key, arrays)
