@@ -6,11 +6,11 @@ that gives every thread one range. Both run the same code on the same rows, so t
 
 Numba's parallel loops cannot be launched everywhere: OpenMP ends a process that was forked after a
 launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. And GNU OpenMP's
-threads spin for some 20 ms after each launch, unless OMP_WAIT_POLICY is set: the core that they hold is
+threads go on spinning after each launch, unless OMP_WAIT_POLICY is set: the core that they hold is
 missing where NumPy multiplies matrices between two calls, which made the demo five times as slow. So a
 loop is launched where TBB runs it, or where OMP_WAIT_POLICY says what its threads shall do; elsewhere a
-pool of Python threads runs the serial kernel over small ranges, as long as there are any. That costs some
-20 us a call; a thread that wakes up late only takes fewer ranges.
+pool of Python threads runs the serial kernel over small ranges, as long as there are any. That costs about
+0.1 ms a call; a thread that wakes up late only takes fewer ranges.
 """
 
 from __future__ import annotations
