@@ -9,8 +9,28 @@ array([[ 5.,  7.],
        [13., 15.]])
 """
 
-from fastpool.functional import col2im, im2col, max_pool2d, max_pool2d_backward
+from fastpool.functional import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    col2im,
+    fold,
+    im2col,
+    max_pool2d,
+    max_pool2d_backward,
+    unfold,
+)
 from fastpool.layers import Pooling
 
 __version__ = "0.1.0"
-__all__ = ["Pooling", "__version__", "col2im", "im2col", "max_pool2d", "max_pool2d_backward"]
+__all__ = [
+    "Pooling",
+    "__version__",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "col2im",
+    "fold",
+    "im2col",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "unfold",
+]

@@ -8,11 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 import fastpool
+
+#: What `warmup` compiles for.
+DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -40,6 +46,23 @@ def info(arguments: argparse.Namespace) -> int:
 
     for name, fact in facts().items():
         print(f"{name:<16} {fact}")
+    return 0
+
+
+def warmup(arguments: argparse.Namespace) -> int:
+    """Fill the cache of compiled kernels."""
+    from fastpool.kernels.cache import cache_directory
+    from fastpool.warmup import warmup
+
+    start = time.perf_counter()
+    printed = set()
+    for name in warmup([np.dtype(dtype) for dtype in arguments.dtype]):
+        if name not in printed:
+            print(name, flush=True)
+            printed.add(name)
+    where = cache_directory()
+    kept = f"kept in {where}" if where else "not kept, for no directory can be written"
+    print(f"compiled in {time.perf_counter() - start:.0f} s; {kept}")
     return 0
 
 
@@ -75,6 +98,17 @@ def parser() -> argparse.ArgumentParser:
         "--plot", type=plot_file, metavar="FILE", help="also draw losses and times: a .png, .svg or .pdf file"
     )
     command.set_defaults(run=demo)
+
+    command = commands.add_parser(
+        "warmup",
+        help="compile the kernels now, so that the first calls need not",
+        description="Compile the kernels of all functions for windows up to 8 wide, 1 to 3 columns apart, and keep "
+        "them in the cache directory. Others are compiled when first called.",
+    )
+    command.add_argument(
+        "--dtype", nargs="+", choices=DTYPES, default=["float32"], metavar="DTYPE", help="of these dtypes (%(default)s)"
+    )
+    command.set_defaults(run=warmup)
 
     command = commands.add_parser(
         "info",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastpool.window import Padding, Sizes, Window, window
+from fastpool.window import LIMIT, Padding, Sizes, Window, flag, plain, sizes, window
 
 FLOATS = "fd"
 INTEGERS = "bBhHiIlLqQ"
@@ -45,6 +45,25 @@ def spatial_array(value: ArrayLike, name: str, ndim: int, exact: int = 0) -> np.
         wanted = f"{exact} axes (N, C, H, W)" if exact else f"at least {ndim} axes, the spatial ones last"
         raise ValueError(f"{name} must have {wanted}; its shape is {x.shape}")
     return x
+
+
+def split(
+    shape: tuple[int, ...], data_format: str, ndim: int, name: str
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the leading axes of a shape, its `ndim` spatial ones, and the channel where that is last."""
+    if not isinstance(data_format, str):
+        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
+    if data_format == "channels_first":
+        stop = len(shape)
+    elif data_format == "channels_last":
+        stop = len(shape) - 1
+    else:
+        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
+    start = stop - ndim
+    if start < 0:
+        least = ndim + len(shape) - stop
+        raise ValueError(f"{name} must have at least {least} axes with data_format {data_format!r}; got {shape}")
+    return shape[:start], shape[start:stop], shape[stop:]
 
 
 def as_float(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -122,23 +141,63 @@ def columns_window(
     return w, (c * w.taps, n * prod(w.output))
 
 
+def fold_arguments(
+    cols: ArrayLike, output_size: Sizes, ndim: int, *window_arguments: Any
+) -> tuple[np.ndarray[Any, Any], tuple[int, ...], Window]:
+    """Return cols, the shape that fold gives them, and the window, checked against one another."""
+    columns = array(cols, "cols")
+    spatial = sizes(plain(output_size, "output_size"), ndim, "output_size", 1)
+    w = window(spatial, *window_arguments, source="output_size")
+    *batch, rows, windows = columns.shape if columns.ndim in (2, 3) else (-1, -1)
+    if rows % w.taps or windows != prod(w.output):
+        raise ValueError(
+            f"cols must have the shape (N, C * {w.taps}, {prod(w.output)}), or that without N "
+            f"(kernel_size {w.kernel_size}, windows {w.output}); its shape is {columns.shape}"
+        )
+    return columns, (*batch, rows // w.taps, *spatial), w
+
+
+def divisor_arguments(count_include_pad: object, divisor_override: object) -> tuple[bool, int | None]:
+    """Return the two arguments that an average's divisor follows from, checked."""
+    include_pad = flag(count_include_pad, "count_include_pad")
+    if divisor_override is None:
+        return include_pad, None
+    override = plain(divisor_override, "divisor_override")
+    if not isinstance(override, int):
+        raise TypeError(f"divisor_override must be an int; got {divisor_override!r}")
+    if not 1 <= override < LIMIT:
+        raise ValueError(f"divisor_override must be at least 1 and less than 2**62; got {override}")
+    return include_pad, override
+
+
+def gradient_arguments(
+    dy: ArrayLike,
+    input_shape: object,
+    ndim: int,
+    *window_arguments: Any,
+    data_format: str = "channels_first",
+) -> tuple[np.ndarray[Any, Any], tuple[int, ...], Window]:
+    """Return dy, input_shape and the window of a pooling's backward, checked against one another."""
+    gradient = array(dy, "dy", GRADIENTS)
+    full = shape(input_shape, "input_shape")
+    leading, spatial, trailing = split(full, data_format, ndim, "input_shape")
+    w = window(spatial, *window_arguments, elements=True, source="input_shape")
+    same_shape(gradient, "dy", leading + w.output + trailing, "the result of pooling input_shape")
+    return gradient, full, w
+
+
 def backward_arguments(
     dy: ArrayLike,
     argmax: ArrayLike,
     input_shape: object,
     ndim: int,
     *window_arguments: Any,
+    data_format: str = "channels_first",
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], tuple[int, ...], Window]:
-    """Return dy, argmax, input_shape and the window of a max pooling's backward, checked against one another."""
-    gradient = array(dy, "dy", GRADIENTS)
+    """Return what `gradient_arguments` does, and argmax after dy."""
+    gradient, full, w = gradient_arguments(dy, input_shape, ndim, *window_arguments, data_format=data_format)
     positions = array(argmax, "argmax", INTEGERS)
-    full = shape(input_shape, "input_shape")
-    if len(full) < ndim:
-        raise ValueError(f"input_shape must have at least {ndim} axes; got {full}")
-    w = window(full[-ndim:], *window_arguments, elements=True, source="input_shape")
-    expected = full[:-ndim] + w.output
-    same_shape(gradient, "dy", expected, "the result of pooling input_shape")
-    same_shape(positions, "argmax", expected, "the result of pooling input_shape")
+    same_shape(positions, "argmax", gradient.shape, "that of dy")
     return gradient, positions, full, w
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastpool import arguments
-from fastpool.kernels import columns, indices, max_pool, max_pool_backward
+from fastpool.kernels import avg_pool, columns, indices, max_pool, max_pool_backward, max_pool_large, pixels, rows
+from fastpool.kernels.launch import Kernel
 from fastpool.window import Padding, Sizes, Window, window
 
 Array = np.ndarray[Any, Any]
@@ -146,6 +149,112 @@ def col2im(
     return _finished(result, written)
 
 
+def unfold(
+    x: ArrayLike,
+    kernel_size: Sizes,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Lay the windows of every image out as columns of their own: `im2col`, image by image, as PyTorch does it.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, C, H, W)
+        Images of bool, integers, float32 or float64.
+    kernel_size, stride, padding, dilation
+        As for `im2col`.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype, sharing no memory with x.
+
+    Returns
+    -------
+    ndarray, shape (N, C * KH * KW, OH * OW)
+        Row (c, kh, kw), column (oh, ow) of image n is ``x[n, c, oh * stride + kh * dilation - padding, ...]``.
+        float32 and float64 are kept, everything else gives float64.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> fastpool.unfold(np.arange(6.0).reshape(1, 1, 2, 3), 2)
+    array([[[0., 1.],
+            [1., 2.],
+            [3., 4.],
+            [4., 5.]]])
+    """
+    x = arguments.spatial_array(x, "x", 2, exact=4)
+    n, c, *spatial = x.shape
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation)
+    result = arguments.result(out, (n, c * w.taps, prod(w.output)), arguments.float_dtype(x), x)
+    written = _contiguous(result)
+    cols = written.reshape(n, c, w.taps, prod(w.output))
+    columns.unfold(n * c * w.taps * w.output[0], cols.nbytes, w.geometry, _planes(arguments.as_float(x)), cols)
+    return _finished(result, written)
+
+
+def fold(
+    cols: ArrayLike,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Add columns back to where `unfold` took them from: its adjoint, the gradient of its input.
+
+    Parameters
+    ----------
+    cols : array_like, shape (N, C * KH * KW, OH * OW) or (C * KH * KW, OH * OW)
+        Columns in the order of `unfold`, of a batch of images or of one.
+    output_size : int or (int, int)
+        Height and width of the images.
+    kernel_size, stride, padding, dilation
+        As for `unfold`.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype, sharing no memory with cols.
+
+    Returns
+    -------
+    ndarray, shape (N, C, H, W) or (C, H, W)
+        Every element is the sum of its columns, added in the order of the kernel's places.
+        float32 and float64 are kept, everything else gives float64.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> fastpool.fold(np.ones((4, 2)), (2, 3), 2)
+    array([[[1., 2., 1.],
+            [1., 2., 1.]]])
+    """
+    cols, shape, w = arguments.fold_arguments(cols, output_size, 2, kernel_size, stride, padding, dilation)
+    result = arguments.result(out, shape, arguments.float_dtype(cols), cols)
+    written = _contiguous(result)
+    image = _planes(written)
+    blocks = _planes(arguments.as_float(cols).reshape(*image.shape[:2], w.taps, prod(w.output)))
+    columns.accumulate(prod(image.shape[:3]), cols.nbytes, w.geometry, blocks, image)
+    return _finished(result, written)
+
+
 def max_pool2d(
     x: ArrayLike,
     kernel_size: Sizes,
@@ -156,13 +265,14 @@ def max_pool2d(
     *,
     return_argmax: bool = False,
     return_indices: bool = False,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """Take the largest element of every window.
 
     Parameters
     ----------
-    x : array_like, shape (..., H, W)
+    x : array_like, shape (..., H, W), or (..., H, W, C) with channels last
         Any number of planes of bool, integers, float32 or float64.
     kernel_size : int or (int, int)
         Height and width of the window.
@@ -180,18 +290,20 @@ def max_pool2d(
         Also return where in its window each maximum is: what `max_pool2d_backward` needs.
     return_indices : bool
         Also return where in its plane each maximum is.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
     out : ndarray, optional
         Where to write y: of its shape and dtype, sharing no memory with x.
 
     Returns
     -------
-    y : ndarray, shape (..., OH, OW), of the dtype of x
+    y : ndarray, shape (..., OH, OW) or (..., OH, OW, C), of the dtype of x
         OH = floor((H + padding before and after - dilation * (KH - 1) - 1) / stride) + 1. As in
         `numpy.max`, NaN where a window has one.
-    argmax : ndarray, shape (..., OH, OW), if `return_argmax`
+    argmax : ndarray, of the shape of y, if `return_argmax`
         kh * KW + kw of the first maximum, or of the first NaN, as in `numpy.argmax`; the
         smallest of uint8, uint16 and uint32 that holds KH * KW - 1.
-    indices : ndarray of int64, shape (..., OH, OW), if `return_indices`
+    indices : ndarray of int64, of the shape of y, if `return_indices`
         The same element as h * W + w, as in PyTorch.
 
     Raises
@@ -209,30 +321,33 @@ def max_pool2d(
     >>> fastpool.max_pool2d(x, 2, stride=1, return_argmax=True)
     (array([[4., 5.]]), array([[2, 1]], dtype=uint8))
     """
-    x = arguments.spatial_array(x, "x", 2)
-    full = x.shape
-    w = window(full[-2:], kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, 2, "x")
+    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
-    shape = full[:-2] + w.output
+    shape = leading + w.output + trailing
     y = arguments.result(out, shape, x.dtype, x)
     written = y if out is None else _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
-    planes = _planes(x)
+    planes = _planes(x, trailing)
     n, c, *_ = planes.shape
-    rows = n * c * w.output[0]
+    count = n * c * w.output[0]
+    kernel = _kernel(w, trailing, max_pool.max_pool, max_pool_large.max_pool_large, pixels.max_pool_pixels)
     if planes is x:  # then the results are as they should be, too
-        max_pool.max_pool(rows, x.nbytes, w.geometry, x, written, argmax)
+        kernel(count, x.nbytes, w.geometry, x, written, argmax)
     else:
-        results = (_planes(written), None if argmax is None else _planes(argmax))
-        max_pool.max_pool(rows, x.nbytes, w.geometry, planes, *results)
+        results = (_planes(written, trailing), None if argmax is None else _planes(argmax, trailing))
+        kernel(count, x.nbytes, w.geometry, planes, *results)
     y = y if out is None else _finished(y, written)
     if argmax is None:
         return y
     if return_argmax:
         return y, argmax
     positions = np.empty(shape, np.int64)
-    indices.argmax_to_indices(rows, positions.nbytes, w.geometry, _planes(argmax), _planes(positions))
+    indices.argmax_to_indices(
+        count, positions.nbytes, w.geometry, _planes(argmax, trailing), _planes(positions, trailing)
+    )
     return y, positions
 
 
@@ -246,19 +361,20 @@ def max_pool2d_backward(
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     *,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array:
     """Send every gradient to the element that its window's maximum came from.
 
     Parameters
     ----------
-    dy : array_like, shape (..., OH, OW)
+    dy : array_like, shape (..., OH, OW) or (..., OH, OW, C)
         The gradient of y: integers, float32 or float64.
-    argmax : array_like of integers, shape (..., OH, OW)
+    argmax : array_like of integers, of the shape of dy
         What `max_pool2d` returned with `return_argmax`.
     input_shape : tuple of int
-        The shape (..., H, W) of x.
-    kernel_size, stride, padding, dilation, ceil_mode
+        The shape (..., H, W) or (..., H, W, C) of x.
+    kernel_size, stride, padding, dilation, ceil_mode, data_format
         As they were given to `max_pool2d`.
     out : ndarray, optional
         Where to write dx: of its shape and dtype, sharing no memory with dy and argmax.
@@ -287,18 +403,178 @@ def max_pool2d_backward(
            [0.5 , 0.  , 0.  ]])
     """
     dy, argmax, shape, w = arguments.backward_arguments(
-        dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode
+        dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
     )
     dx = arguments.result(out, shape, dy.dtype, dy, argmax)
-    return scattered(dy, checked_argmax(argmax, w), w, dx)
+    return scattered(dy, checked_argmax(argmax, w), w, dx, shape[-1:] if data_format == "channels_last" else ())
 
 
-def scattered(dy: Array, argmax: Array, w: Window, dx: Array) -> Array:
+def avg_pool2d(
+    x: ArrayLike,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Take the average of every window.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., H, W), or (..., H, W, C) with channels last
+        Any number of planes of bool, integers, float32 or float64.
+    kernel_size, stride, padding, dilation, ceil_mode, data_format
+        As for `max_pool2d`; padding is zeros.
+    count_include_pad : bool
+        Whether a sum is divided by how many places its window has on x and its padding, or on x alone.
+        What hangs over the padding in ceil mode counts in neither.
+    divisor_override : int, optional
+        What to divide every sum by instead, at least 1.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype, sharing no memory with x.
+
+    Returns
+    -------
+    ndarray, shape (..., OH, OW) or (..., OH, OW, C)
+        float32 and float64 are kept and summed in, everything else gives float64. An element is off
+        by at most (KH + KW + 1) / 2 units in the last place of the average of the absolute values:
+        a window's columns are added up first, then their sums.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range; a window of nothing but padding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> x = np.array([[1.0, 2.0, 6.0], [4.0, 3.0, 0.0]])
+    >>> fastpool.avg_pool2d(x, 2, stride=1)
+    array([[2.5 , 2.75]])
+    >>> fastpool.avg_pool2d(x, 2, padding=1, count_include_pad=False)
+    array([[1. , 4. ],
+           [4. , 1.5]])
+    """
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, 2, "x")
+    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
+    dtype = arguments.float_dtype(x)
+    y = arguments.result(out, leading + w.output + trailing, dtype, x)
+    written = _contiguous(y)
+    planes = _planes(arguments.as_float(x), trailing)
+    kernel = _kernel(w, trailing, avg_pool.avg_pool, avg_pool.avg_pool_large, pixels.avg_pool_pixels)
+    count = planes.shape[0] * planes.shape[1] * w.output[0]
+    kernel(count, planes.nbytes, w.geometry, planes, *_divisors(w, *divisors, dtype), _planes(written, trailing))
+    return _finished(y, written)
+
+
+def avg_pool2d_backward(
+    dy: ArrayLike,
+    input_shape: tuple[int, ...],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Share every gradient out among the elements of its window.
+
+    Parameters
+    ----------
+    dy : array_like, shape (..., OH, OW) or (..., OH, OW, C)
+        The gradient of y: integers, float32 or float64.
+    input_shape : tuple of int
+        The shape (..., H, W) or (..., H, W, C) of x.
+    kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override, data_format
+        As they were given to `avg_pool2d`.
+    out : ndarray, optional
+        Where to write dx: of its shape and dtype, sharing no memory with dy.
+
+    Returns
+    -------
+    ndarray, shape `input_shape`
+        The sum, for every element, of what it has of the gradients of its windows. float32 and
+        float64 are kept, everything else gives float64.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> fastpool.avg_pool2d_backward(np.array([[4.0, 8.0]]), (2, 3), 2, stride=1)
+    array([[1., 3., 2.],
+           [1., 3., 2.]])
+    """
+    dy, shape, w = arguments.gradient_arguments(
+        dy, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
+    )
+    divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
+    trailing = shape[-1:] if data_format == "channels_last" else ()
+    dtype = arguments.float_dtype(dy)
+    dx = arguments.result(out, shape, dtype, dy)
+    written = _contiguous(dx)
+    target = _planes(written, trailing)
+    kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
+    count = target.shape[0] * target.shape[1] * w.input[0]
+    gradient = _planes(arguments.as_float(dy), trailing)
+    kernel(count, dx.nbytes, w.geometry, gradient, *_divisors(w, *divisors, dtype), target)
+    return _finished(dx, written)
+
+
+@lru_cache(maxsize=1024)
+def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return what sums are divided by, as a number for each row of windows and one for each column, of four axes."""
+    heights, widths = w.counts(include_pad)
+    if override is not None:
+        heights, widths = np.full_like(heights, override), np.ones_like(widths)
+    return heights.astype(dtype).reshape(1, 1, 1, -1), widths.astype(dtype).reshape(1, 1, 1, -1)
+
+
+def _by_pixels(trailing: tuple[int, ...]) -> bool:
+    """Whether neighbours are the channels of a pixel: one channel that is last could as well be first."""
+    return trailing != () and trailing != (1,)
+
+
+def _kernel(
+    w: Window, trailing: tuple[int, ...], small: Callable[[int], Kernel], large: Kernel, last: Kernel
+) -> Kernel:
+    """Return the kernel for small windows, for all others, or for pixels, with the channels last."""
+    if _by_pixels(trailing):
+        return last
+    kernel, stride, dilation = w.in_row
+    return small(stride) if kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 else large
+
+
+def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
-    gradient, positions, target = _planes(dy), _planes(argmax), _planes(written)
-    vectors = w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE
-    kernel = max_pool_backward.route if vectors else max_pool_backward.scatter
+    gradient, positions, target = _planes(dy, trailing), _planes(argmax, trailing), _planes(written, trailing)
+    if _by_pixels(trailing):
+        kernel = pixels.max_pool_pixels_backward
+    elif w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE:
+        kernel = max_pool_backward.route
+    else:
+        kernel = max_pool_backward.scatter
     kernel(target.shape[0] * target.shape[1] * w.input[0], dx.nbytes, w.geometry, gradient, positions, target)
     return _finished(dx, written)
 
@@ -310,17 +586,21 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
             raise arguments.argmax_error(w)
         return argmax.astype(w.argmax_dtype, order="C")
     argmax = np.ascontiguousarray(argmax)
-    planes, found = _planes(argmax), np.zeros((1, 1, 1, 1), np.uint8)
-    max_pool_backward.find_invalid(
-        planes.shape[0] * planes.shape[1] * w.output[0], argmax.nbytes, w.geometry, planes, found
-    )
+    found = np.zeros((1, 1, 1, 1), np.uint8)
+    flat = argmax.reshape(1, 1, -1, w.output[1])
+    max_pool_backward.find_invalid(flat.shape[2], argmax.nbytes, w.geometry, flat, found)
     if found[0, 0, 0, 0]:
         raise arguments.argmax_error(w)
     return argmax
 
 
-def _planes(x: Array) -> Array:
-    """View x as (A, B, height, width) with contiguous rows, bool as uint8; a copy where there is no such view."""
+def _planes(x: Array, trailing: tuple[int, ...] = ()) -> Array:
+    """View x as (A, B, height, width) with contiguous rows, bool as uint8; a copy where there is no such view.
+
+    The channels of a pixel are part of the row.
+    """
+    if trailing:
+        x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
     if x.ndim < 4:
         x = x.reshape((1,) * (4 - x.ndim) + x.shape)
     elif x.ndim > 4:

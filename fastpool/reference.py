@@ -14,6 +14,7 @@ array([[ 5.,  7.],
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -23,7 +24,17 @@ from numpy.typing import ArrayLike
 from fastpool import arguments
 from fastpool.window import Padding, Sizes, Window, plain, sizes, window
 
-__all__ = ["Pooling", "col2im", "im2col", "max_pool2d", "max_pool2d_backward"]
+__all__ = [
+    "Pooling",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "col2im",
+    "fold",
+    "im2col",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "unfold",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -43,6 +54,11 @@ def _scatter_add(columns: Array, w: Window) -> Array:
     for tap, place in enumerate(np.ndindex(*w.kernel_size)):
         dx[w.elements(place)] += columns[tap][w.outputs(place)]
     return dx
+
+
+def _spatial_last(x: Array, w: Window, data_format: str) -> Array:
+    """View x with the spatial axes last."""
+    return x if data_format == "channels_first" else np.moveaxis(x, -1, -1 - len(w.input))
 
 
 def im2col(
@@ -88,6 +104,44 @@ def col2im(
     return result
 
 
+def unfold(
+    x: ArrayLike,
+    kernel_size: Sizes,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Lay the windows of every image out as columns of their own; see `fastpool.unfold`."""
+    x = arguments.spatial_array(x, "x", 2, exact=4)
+    n, c, *spatial = x.shape
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation)
+    shape = (n, c * w.taps, prod(w.output))
+    result = arguments.result(out, shape, arguments.float_dtype(x), x)
+    columns = _gather(arguments.as_float(x), w, 0)
+    result[...] = np.moveaxis(columns, 0, 2).reshape(shape)
+    return result
+
+
+def fold(
+    cols: ArrayLike,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Add the columns of `unfold` back to where they came from; see `fastpool.fold`."""
+    cols, shape, w = arguments.fold_arguments(cols, output_size, 2, kernel_size, stride, padding, dilation)
+    result = arguments.result(out, shape, arguments.float_dtype(cols), cols)
+    columns = arguments.as_float(cols).reshape(*shape[:-2], w.taps, *w.output)
+    result[...] = _scatter_add(np.moveaxis(columns, -3, 0), w)
+    return result
+
+
 def max_pool2d(
     x: ArrayLike,
     kernel_size: Sizes,
@@ -98,27 +152,30 @@ def max_pool2d(
     *,
     return_argmax: bool = False,
     return_indices: bool = False,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """Take the largest element of every window; see `fastpool.max_pool2d`."""
-    x = arguments.spatial_array(x, "x", 2)
-    w = window(x.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, 2, "x")
+    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
-    result = arguments.result(out, (*x.shape[:-2], *w.output), x.dtype, x)
+    result = arguments.result(out, leading + w.output + trailing, x.dtype, x)
     if return_argmax or return_indices:
         dtype = w.argmax_dtype  # refuses windows with too many places
-    columns = _gather(x, w, _lowest(x.dtype))
+    columns = _gather(_spatial_last(x, w, data_format), w, _lowest(x.dtype))
     argmax = columns.argmax(axis=0)
     # Where all are as low as the padding, argmax names the first of both: take the first element.
     real = _elements(w)
     argmax = np.where(_pick(real, argmax), argmax, real.argmax(axis=0))
-    result[...] = _pick(columns, argmax)
-    if return_argmax:
-        return result, argmax.astype(dtype)
-    if return_indices:
-        return result, _indices(argmax, w)
-    return result
+    _spatial_last(result, w, data_format)[...] = _pick(columns, argmax)
+    if not (return_argmax or return_indices):
+        return result
+    found = argmax.astype(dtype) if return_argmax else _indices(argmax, w)
+    positions = np.empty(result.shape, found.dtype)
+    _spatial_last(positions, w, data_format)[...] = found
+    return result, positions
 
 
 def max_pool2d_backward(
@@ -131,19 +188,79 @@ def max_pool2d_backward(
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     *,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array:
     """Send every gradient to the element that its window's maximum came from; see `fastpool.max_pool2d_backward`."""
     dy, argmax, input_shape, w = arguments.backward_arguments(
-        dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode
+        dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
     )
     result = arguments.result(out, input_shape, dy.dtype, dy, argmax)
     if argmax.size and not 0 <= argmax.min() <= argmax.max() < w.taps:
         raise arguments.argmax_error(w)
-    columns = np.zeros((w.taps, *dy.shape), dy.dtype)
-    np.put_along_axis(columns, argmax.astype(np.intp)[None], dy[None], axis=0)
-    result[...] = _scatter_add(columns, w)
+    gradient, place = (_spatial_last(given, w, data_format) for given in (dy, argmax))
+    columns = np.zeros((w.taps, *gradient.shape), dy.dtype)
+    np.put_along_axis(columns, place.astype(np.intp)[None], gradient[None], axis=0)
+    _spatial_last(result, w, data_format)[...] = _scatter_add(columns, w)
     return result
+
+
+def avg_pool2d(
+    x: ArrayLike,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Take the average of every window; see `fastpool.avg_pool2d`."""
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, 2, "x")
+    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    include_pad, override = arguments.divisor_arguments(count_include_pad, divisor_override)
+    result = arguments.result(out, leading + w.output + trailing, arguments.float_dtype(x), x)
+    columns = _gather(_spatial_last(arguments.as_float(x), w, data_format), w, 0)
+    _spatial_last(result, w, data_format)[...] = columns.sum(axis=0) / _divisor(w, include_pad, override)
+    return result
+
+
+def avg_pool2d_backward(
+    dy: ArrayLike,
+    input_shape: tuple[int, ...],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Share every gradient out among the elements of its window; see `fastpool.avg_pool2d_backward`."""
+    dy, input_shape, w = arguments.gradient_arguments(
+        dy, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
+    )
+    include_pad, override = arguments.divisor_arguments(count_include_pad, divisor_override)
+    result = arguments.result(out, input_shape, arguments.float_dtype(dy), dy)
+    share = _spatial_last(arguments.as_float(dy), w, data_format) / _divisor(w, include_pad, override)
+    columns = np.broadcast_to(share.astype(result.dtype), (w.taps, *share.shape))
+    _spatial_last(result, w, data_format)[...] = _scatter_add(columns, w)
+    return result
+
+
+def _divisor(w: Window, include_pad: bool, override: int | None) -> Array | int:
+    """Return what the sum of each window is divided by: (*output), or one for all."""
+    if override is not None:
+        return override
+    divisor: Array = reduce(np.multiply.outer, w.counts(include_pad))
+    return divisor
 
 
 def _lowest(dtype: np.dtype[Any]) -> object:

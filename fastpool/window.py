@@ -70,6 +70,39 @@ class Window:
         geometry.flags.writeable = False
         return geometry
 
+    @cached_property
+    def in_row(self) -> tuple[int, int, int]:
+        """Kernel size, stride and dilation along the last axis, as in `geometry`."""
+        _, _, kernel, _, stride, _, dilation = self.geometry[-1].tolist()
+        return kernel, stride, dilation
+
+    def counts(self, include_pad: bool) -> tuple[np.ndarray, ...]:
+        """How many places the windows along each axis have on the input, or on it and its padding.
+
+        One int64 array an axis, with an entry a window; a window has the product of its axes'.
+        What hangs over the padding counts in neither.
+        """
+        return self._padded_counts if include_pad else self._element_counts
+
+    @cached_property
+    def _padded_counts(self) -> tuple[np.ndarray, ...]:
+        return tuple(self._counts(axis, *self.padding[axis]) for axis in range(len(self.input)))
+
+    @cached_property
+    def _element_counts(self) -> tuple[np.ndarray, ...]:
+        return tuple(self._counts(axis, 0, 0) for axis in range(len(self.input)))
+
+    def _counts(self, axis: int, before: int, after: int) -> np.ndarray:
+        """How many places each window along an axis has from -before to the input's length + after."""
+        dilation = self.dilation[axis]
+        start = np.arange(self.output[axis], dtype=np.int64) * self.stride[axis] - self.padding[axis][0]
+        first = np.maximum(start, -before) - start
+        reach = dilation * (self.kernel_size[axis] - 1) + 1
+        stop = np.minimum(start + reach, self.input[axis] + after) - start
+        counts = first // -dilation - stop // -dilation  # -(n // -d) is n / d, rounded up
+        counts.flags.writeable = False
+        return counts
+
     def outputs(self, place: tuple[int, ...]) -> tuple[Any, ...]:
         """Return an index of the windows whose place `place` lies on an element of the input."""
         return (..., *(slice(first, first + count) for first, count, _ in self._meeting(place)))
@@ -128,9 +161,7 @@ def window(
         A parameter out of its range, or windows that do not fit.
     """
     if type(ceil_mode) is not bool:
-        if not isinstance(ceil_mode, np.bool_):
-            raise TypeError(f"ceil_mode must be True or False; got {ceil_mode!r} of type {type(ceil_mode).__name__}")
-        ceil_mode = bool(ceil_mode)
+        ceil_mode = flag(ceil_mode, "ceil_mode")
     return _window(
         spatial,
         kernel_size if type(kernel_size) is int else plain(kernel_size, "kernel_size"),
@@ -142,6 +173,13 @@ def window(
         elements,
         source,
     )
+
+
+def flag(value: object, name: str) -> bool:
+    """`value` as a bool: no 1 passes for True."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r} of type {type(value).__name__}")
+    return bool(value)
 
 
 def plain(value: object, name: str) -> Plain:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, ceil_div, plane_offset, readable_end
-from fastpool.kernels.launch import kernel
+from fastpool.kernels.launch import inline, kernel
 
 
 @kernel()
@@ -61,15 +61,30 @@ def unfold(start, stop, geometry, x, cols):
             elif w.stride == 2:
                 for i in range(inside, last, lanes):
                     place = offset + 2 * i
-                    a = simd.load_between(d, image, place, 0, end - place)
-                    b = simd.load_between(d, image, place + lanes, 0, end - place - lanes)
-                    simd.store_before(result, at + i, simd.even(a, b), limit)
+                    v = simd.load_between(simd.widened(d, 2), image, place, 0, end - place)
+                    simd.store_before(result, at + i, simd.every(d, v, 2, 0), limit)
             else:
                 for i in range(inside, last):
                     result[at + i] = image[offset + i * w.stride]
             for i in range(last, w.output, lanes):
                 simd.store_before(result, at + i, zero, limit)
         row += count
+
+
+@inline
+def interleave(d, phases, pitch, stride, result, into, count, limit):
+    """Write a row of `count` elements whose phases are `pitch` apart; nothing to be done at stride 1."""
+    lanes = simd.lanes(d)
+    if stride == 2:
+        for i in range(0, count, 2 * lanes):
+            a, b = simd.load(d, phases, i // 2), simd.load(d, phases, pitch + i // 2)
+            simd.store_before(result, into + i, simd.zip_lower(a, b), limit)
+            if i + lanes < count:
+                simd.store_before(result, into + i + lanes, simd.zip_upper(a, b), limit)
+    elif stride > 2:
+        for phase in range(stride):
+            for i in range(ceil_div(count - phase, stride)):
+                result[into + i * stride + phase] = phases[phase * pitch + i]
 
 
 @kernel()
@@ -136,17 +151,7 @@ def accumulate(start, stop, geometry, cols, dx):
                     simd.store_before(result, row * w.input + i, total, stop * w.input)
                 else:
                     simd.store(sums, phase * pitch + i, total)
-        if w.stride == 2:
-            for i in range(0, places, lanes):
-                a, b = simd.load(d, sums, i), simd.load(d, sums, pitch + i)
-                at = row * w.input + 2 * i
-                simd.store_before(result, at, simd.zip_lower(a, b), stop * w.input)
-                if 2 * i + lanes < w.input:
-                    simd.store_before(result, at + lanes, simd.zip_upper(a, b), stop * w.input)
-        elif w.stride > 2:
-            for phase in range(w.stride):
-                for i in range(ceil_div(w.input - phase, w.stride)):
-                    result[row * w.input + i * w.stride + phase] = sums[phase * pitch + i]
+        interleave(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
         y += 1
         if y == h.input:
             y = 0

@@ -11,13 +11,14 @@ from fastpool.kernels.launch import kernel
 
 @kernel()
 def argmax_to_indices(start, stop, geometry, argmax, indices):
-    """Turn the rows of argmax (N, C, OH, OW) from start to stop into positions in planes of H * W elements."""
+    """Turn the rows of argmax (N, C, OH, OW * channels) from start to stop into positions in planes of H * W."""
     h, w = axis(geometry, 0), axis(geometry, 1)
     positions, result = simd.pointer(argmax), simd.pointer(indices)
+    channels = argmax.shape[3] // w.output
     for row in range(start, stop):
         top = row % h.output * h.stride - h.before
         for i in range(w.output):
-            k = np.int64(positions[row * w.output + i])
-            y, x = k // w.places, k % w.places
-            column = i * w.stride - w.before + x * w.dilation
-            result[row * w.output + i] = (top + y * h.dilation) * w.input + column
+            for at in range((row * w.output + i) * channels, (row * w.output + i + 1) * channels):
+                k = np.int64(positions[at])
+                y, x = k // w.places, k % w.places
+                result[at] = (top + y * h.dilation) * w.input + i * w.stride - w.before + x * w.dilation

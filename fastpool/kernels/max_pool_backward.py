@@ -90,9 +90,20 @@ SCRATCH = 1 << 12
 
 
 @inline
+def clear(d, x, first, last):
+    """Set x[first:last] to zero, from the end."""
+    zero = simd.splat(d, 0)
+    lanes = simd.lanes(d)
+    for i in range(last - lanes, first - 1, -lanes):
+        simd.store(x, i, zero)
+    simd.store_before(x, first, zero, min(last, first + (last - first) % lanes))
+
+
+@inline
 def add_plane(dy, argmax, source, at, count, starts, offsets, sums, into):
     """Add the gradients of a plane, last to first, to a plane that has room for all of every window."""
     for i in range(count - 1, -1, -1):
+        simd.rolled()
         sums[into + starts[i] + offsets[argmax[at + i]]] += dy[source + i]
 
 
@@ -157,7 +168,7 @@ def scatter(start, stop, geometry, dy, argmax, dx):
         for i in range(outputs):
             starts[i] = i // w.output * h.stride * width + i % w.output * w.stride
 
-    # Planes backwards too, so that memory is read in one direction.
+    # Planes backwards too, and what is written from their ends: memory is read and written in one direction.
     row = stop
     while row > start:
         # The rows of one plane that are ours, and the windows that touch them.
@@ -168,21 +179,20 @@ def scatter(start, stop, geometry, dy, argmax, dx):
         limit = into + bottom * w.input
         source, at = plane_offset(dy, plane, item), plane * outputs
         if exact and bottom - top == h.input:
-            for i in range(into, limit, lanes):
-                simd.store_before(result, i, zero, limit)
+            clear(d, result, into, limit)
             add_plane(gradients, positions, source, at, outputs, starts, offsets, result, into)
             continue
         if padded and not exact:
             for i in range(0, height * width, lanes):
                 simd.store(sums, i, zero)
             add_plane(gradients, positions, source, at, outputs, starts, offsets, sums, 0)
-            for y in range(top, bottom):
-                for i in range(0, w.input, lanes):
+            for y in range(bottom - 1, top - 1, -1):
+                for i in range((w.input - 1) // lanes * lanes, -1, -lanes):
+                    simd.rolled()
                     v = simd.load(d, sums, (y + h.before) * width + w.before + i)
-                    simd.store_before(result, into + y * w.input + i, v, limit)
+                    simd.store_before(result, into + y * w.input + i, v, into + (y + 1) * w.input)
             continue
-        for i in range(into + top * w.input, limit, lanes):
-            simd.store_before(result, i, zero, limit)
+        clear(d, result, into + top * w.input, limit)
         first = max(0, ceil_div(top + h.before - reach, h.stride))
         last = min(h.output - 1, (bottom - 1 + h.before) // h.stride)
         for out in range(last, first - 1, -1):

@@ -26,8 +26,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numba.np.arrayobj import _empty_nd_impl
-from numba.np.numpy_support import as_dtype, from_dtype
+from numba.np.numpy_support import as_dtype
 
 BYTES = 64
 _I1 = ir.IntType(1)
@@ -81,11 +80,17 @@ def tag(typingctx: Any, array: types.Array) -> Any:
     return _constant(Tag(array.dtype, BYTES * 8 // array.dtype.bitwidth), array)
 
 
+@intrinsic(prefer_literal=True)
+def widened(typingctx: Any, d: Tag, times: types.Literal) -> Any:
+    """The tag of vectors `times` as long."""
+    return _constant(Tag(d.element, d.lanes * times.literal_value), d, times)
+
+
 @intrinsic
 def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
-    """Unsigned integers, a lane for each of `like`'s, twice as wide as an argmax (or None)."""
-    bits = 2 * array.dtype.bitwidth if isinstance(array, types.Array) else 8
-    return _constant(Tag(from_dtype(np.dtype(f"u{bits // 8}")), like.lanes), like, array)
+    """The elements of an argmax (of None, bytes), a lane for each of `like`'s."""
+    element = array.dtype if isinstance(array, types.Array) else types.uint8
+    return _constant(Tag(element, like.lanes), like, array)
 
 
 def _constant(result: types.Type, *args: types.Type) -> Any:
@@ -144,6 +149,8 @@ def highest(typingctx: Any, d: Tag) -> Any:
 @intrinsic
 def scratch(typingctx: Any, d: Tag, size: types.Integer) -> Any:
     """A new array of `size` elements of the tag's type, not filled."""
+    from numba.np.arrayobj import _empty_nd_impl  # imports much that only a compiler needs
+
     array = types.Array(d.element, 1, "C")
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -163,6 +170,16 @@ def pointer(typingctx: Any, array: types.Array) -> Any:
         return context.get_constant_null(result)
 
     return result(array), codegen
+
+
+@intrinsic
+def offset(typingctx: Any, memory: types.CPointer, elements: types.Integer) -> Any:
+    """The address that is so many elements further."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return memory(memory, types.intp), codegen
 
 
 @intrinsic
@@ -200,8 +217,8 @@ def _spread(builder: Any, scalar: Any, lanes: int) -> Any:
 
 
 def _between(builder: Any, first: Any, last: Any, lanes: int) -> Any:
-    """The mask of the lanes from `first` to before `last`, any int64: one compare of bytes."""
-    byte = ir.IntType(8)
+    """The mask of the lanes from `first` to before `last`, any int64: one compare of bytes, if they count so far."""
+    byte = ir.IntType(8 if lanes < 256 else 16)
 
     def clamp(n: Any) -> Any:
         n = builder.select(builder.icmp_signed("<", n, n.type(0)), n.type(0), n)
@@ -266,41 +283,90 @@ def load_between(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, value, offset, first, last = args
-        pointer = _address(builder, memory, value, offset, d.lanes)
-        vector = pointer.type.pointee
-        whole = builder.and_(
-            builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(d.lanes))
-        )
-        with builder.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                full = _load(builder, pointer)
-                full_block = builder.block
-            with otherwise:
-                mask = _between(builder, first, last, d.lanes)
-                part = _masked(builder, "load", vector, [pointer, ir.IntType(32)(1), mask, ir.Constant(vector, None)])
-                part_block = builder.block
-        loaded = builder.phi(vector)
-        loaded.add_incoming(full, full_block)
-        loaded.add_incoming(part, part_block)
+        zeros = ir.Constant(ir.VectorType(_llvm(memory.dtype), d.lanes), None)
+        loaded = _load_between(builder, _address(builder, memory, value, offset, d.lanes), first, last, zeros)
         return _convert(builder, loaded, memory.dtype, d.element, d.lanes)
 
     return result(d, memory, types.intp, types.intp, types.intp), codegen
 
 
-@intrinsic(prefer_literal=True)
-def load_every(
-    typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Integer, stride: types.Literal, phase: types.Literal
-) -> Any:
-    """Every `stride`-th element of memory from `offset + phase` on: shuffles of `stride` vectors, all read."""
-    result = Vector(d.element, d.lanes)
-    step, first = stride.literal_value, phase.literal_value
+@intrinsic
+def between(typingctx: Any, d: Tag, first: types.Integer, last: types.Integer) -> Any:
+    """The mask of the tag's lanes from `first` to before `last`, any integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        whole = _load(builder, _address(builder, memory, args[1], args[2], step * d.lanes))
-        places = ir.Constant(ir.VectorType(ir.IntType(32), d.lanes), [first + step * i for i in range(d.lanes)])
-        return builder.shuffle_vector(whole, ir.Constant(whole.type, ir.Undefined), places)
+        return _between(builder, args[1], args[2], d.lanes)
 
-    return result(d, memory, types.intp, stride, phase), codegen
+    return Vector(types.boolean, d.lanes)(d, types.intp, types.intp), codegen
+
+
+@intrinsic
+def load_where(
+    typingctx: Any, mask: Vector, whole: types.Boolean, other: Vector, memory: types.CPointer, offset: types.Integer
+) -> Any:
+    """`load` where the mask is set, else the lanes of `other`; or plainly `load`, if all of it is known to be set.
+
+    A masked load is one instruction with AVX, and some per lane on CPUs without masks.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask, whole, value, pointer, offset = args
+        pointer = _address(builder, memory, pointer, offset, other.lanes)
+        return _load_where(builder, pointer, mask, whole, value)
+
+    return other(mask, types.boolean, other, memory, types.intp), codegen
+
+
+def _load_where(builder: Any, pointer: Any, mask: Any, whole: Any, other: Any) -> Any:
+    with builder.if_else(whole, likely=True) as (then, otherwise):
+        with then:
+            full = _load(builder, pointer)
+            full_block = builder.block
+        with otherwise:
+            part = _masked(builder, "load", other.type, [pointer, ir.IntType(32)(1), mask, other])
+            part_block = builder.block
+    loaded = builder.phi(other.type)
+    loaded.add_incoming(full, full_block)
+    loaded.add_incoming(part, part_block)
+    return loaded
+
+
+@intrinsic
+def load_or(
+    typingctx: Any,
+    other: Vector,
+    memory: types.CPointer,
+    offset: types.Integer,
+    first: types.Integer,
+    last: types.Integer,
+) -> Any:
+    """The elements of memory from `offset` on in the lanes from `first` to before `last`; else those of `other`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, memory, offset, first, last = args
+        pointer = _address(builder, signature.args[1], memory, offset, other.lanes)
+        return _load_between(builder, pointer, first, last, value)
+
+    return other(other, memory, types.intp, types.intp, types.intp), codegen
+
+
+def _load_between(builder: Any, pointer: Any, first: Any, last: Any, other: Any) -> Any:
+    vector = other.type
+    whole = builder.and_(
+        builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(vector.count))
+    )
+    with builder.if_else(whole, likely=True) as (then, otherwise):
+        with then:
+            full = _load(builder, pointer)
+            full_block = builder.block
+        with otherwise:
+            mask = _between(builder, first, last, vector.count)
+            part = _masked(builder, "load", vector, [pointer, ir.IntType(32)(1), mask, other])
+            part_block = builder.block
+    loaded = builder.phi(vector)
+    loaded.add_incoming(full, full_block)
+    loaded.add_incoming(part, part_block)
+    return loaded
 
 
 @intrinsic
@@ -335,6 +401,39 @@ def store_before(typingctx: Any, memory: types.CPointer, offset: types.Integer, 
     return types.none(memory, types.intp, v, types.intp), codegen
 
 
+@intrinsic
+def store_where(
+    typingctx: Any, mask: Vector, whole: types.Boolean, memory: types.CPointer, offset: types.Integer, v: Vector
+) -> Any:
+    """`store` the lanes where the mask is set; or plainly `store`, if all of it is known to be set."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask, whole, pointer, offset, vector = args
+        pointer = _address(builder, memory, pointer, offset, v.lanes)
+        vector = _convert(builder, vector, v.element, memory.dtype, v.lanes)
+        with builder.if_else(whole, likely=True) as (then, otherwise):
+            with then:
+                builder.store(vector, pointer, align=1)
+            with otherwise:
+                _masked(builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
+        return context.get_dummy_value()
+
+    return types.none(mask, types.boolean, memory, types.intp, v), codegen
+
+
+@intrinsic
+def rolled(typingctx: Any) -> Any:
+    """In the body of a loop: LLVM shall not unroll it. Loops over two or three places get slower and larger by that."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # An empty instruction that may not be copied: no CPU ever sees it.
+        marker = builder.call(ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "", side_effect=True), [])
+        marker.attributes.add("convergent")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
 # ---------------------------------------------------------------- lanes
 
 
@@ -367,6 +466,18 @@ def is_nan(typingctx: Any, v: Vector) -> Any:
 
 
 @intrinsic
+def either_nan(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The mask of the lanes that are NaN in `a` or in `b`: as cheap as one `is_nan`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(a.element, types.Float):
+            return builder.fcmp_ordered("uno", *args)
+        return ir.Constant(ir.VectorType(_I1, a.lanes), [False] * a.lanes)
+
+    return _mask(a)(a, b), codegen
+
+
+@intrinsic
 def is_number(typingctx: Any, v: Vector) -> Any:
     """The mask of the lanes that are not NaN: of integers, all."""
     return _nan_test(v, "ord", True)
@@ -392,7 +503,19 @@ def any_lane(typingctx: Any, mask: Vector) -> Any:
     return types.boolean(mask), codegen
 
 
-def _shuffle(typingctx: Any, a: Vector, b: Vector, places: list[int]) -> Any:
+@intrinsic(prefer_literal=True)
+def every(typingctx: Any, d: Tag, v: Vector, stride: types.Literal, phase: types.Literal) -> Any:
+    """Every `stride`-th lane of `v`, from lane `phase` on, as many as `d` has; those past its end are anything."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        places = [min(phase.literal_value + stride.literal_value * i, v.lanes - 1) for i in range(d.lanes)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), d.lanes), places)
+        return builder.shuffle_vector(args[1], ir.Constant(args[1].type, ir.Undefined), mask)
+
+    return Vector(v.element, d.lanes)(d, v, stride, phase), codegen
+
+
+def _shuffle(a: Vector, b: Vector, places: list[int]) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), places)
         return builder.shuffle_vector(args[0], args[1], mask)
@@ -401,21 +524,15 @@ def _shuffle(typingctx: Any, a: Vector, b: Vector, places: list[int]) -> Any:
 
 
 @intrinsic
-def even(typingctx: Any, a: Vector, b: Vector) -> Any:
-    """The even lanes of `a`, then those of `b`."""
-    return _shuffle(typingctx, a, b, list(range(0, 2 * a.lanes, 2)))
-
-
-@intrinsic
 def zip_lower(typingctx: Any, a: Vector, b: Vector) -> Any:
     """The lower halves of `a` and `b`, lane by lane in turn."""
-    return _shuffle(typingctx, a, b, [i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
+    return _shuffle(a, b, [i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
 
 
 @intrinsic
 def zip_upper(typingctx: Any, a: Vector, b: Vector) -> Any:
     """The upper halves of `a` and `b`, lane by lane in turn."""
-    return _shuffle(typingctx, a, b, [a.lanes // 2 + i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
+    return _shuffle(a, b, [a.lanes // 2 + i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
 
 
 Codegen = Callable[[Any, Vector, Any, Any], Any]
@@ -453,6 +570,8 @@ def _operator(op: Any, result: Callable[[Vector], Vector], codegen: Codegen) -> 
 
 
 _operator(operator.add, lambda v: v, _arithmetic("add", "fadd"))
+_operator(operator.mul, lambda v: v, _arithmetic("mul", "fmul"))
+_operator(operator.truediv, lambda v: v, lambda builder, v, a, b: builder.fdiv(a, b))
 _operator(operator.and_, lambda v: v, _arithmetic("and_", "and_"))
 _operator(operator.or_, lambda v: v, _arithmetic("or_", "or_"))
 _operator(operator.gt, _mask, _compare(">"))

@@ -1,0 +1,185 @@
+"""Average pooling, for small windows (see `fastpool.kernels.rows`), all others (`fastpool.kernels.tile`), and backward.
+
+A window is summed down its columns first and then across: its error is at most half a unit in the last place of
+the sum of the absolute values for each of height + width additions, where one sum after another would have height
+* width of them. What is shared by neighbouring windows is not added up once for all: a running sum would carry
+its errors along the row.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from fastpool.kernels import rows, simd, tile
+from fastpool.kernels.columns import interleave
+from fastpool.kernels.geometry import axis, ceil_div, places_inside, plane_offset
+from fastpool.kernels.launch import Kernel, inline, kernel
+
+
+@cache
+def avg_pool(stride: int) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart."""
+    many = rows.vectors(stride)
+
+    @inline
+    def across(d, row, taps):
+        """Return the sums of neighbouring lanes."""
+        total = simd.every(d, row, stride, 0)
+        if taps > 1:
+            total = total + simd.every(d, row, stride, 1)
+        if taps > 2:
+            total = total + simd.every(d, row, stride, 2)
+        if taps > 3:
+            total = total + simd.every(d, row, stride, 3)
+        if taps > 4:
+            total = total + simd.every(d, row, stride, 4)
+        if taps > 5:
+            total = total + simd.every(d, row, stride, 5)
+        if taps > 6:
+            total = total + simd.every(d, row, stride, 6)
+        if taps > 7:
+            total = total + simd.every(d, row, stride, 7)
+        return total
+
+    @inline
+    def pool(x, row_step, h, w, part, values, positions, careful, more):
+        """Pool one vector of each row of a group."""
+        d, source, heights, widths = more
+        item = x.itemsize
+        zero = simd.splat(simd.widened(d, many), 0)
+        width = simd.load_where(part.outputs, part.all_outputs, simd.splat(d, 1), widths, part.first)
+        plane, out, into = part.plane, part.out, part.into
+        base = plane_offset(x, plane, item) + part.column
+        for _ in range(part.rows):
+            top = out * h.stride - h.before
+            first, last = places_inside(h, top)
+            offset = base + (top + first * h.dilation) * row_step
+            total = simd.load_where(part.inside, part.all_inside, zero, source, offset)
+            for _ in range(first + 1, last):
+                simd.rolled()
+                offset += h.dilation * row_step
+                total = total + simd.load_where(part.inside, part.all_inside, zero, source, offset)
+            average = across(d, total, w.kernel) / (width * simd.splat(d, heights[out]))
+            simd.store_where(part.outputs, part.all_outputs, values, into, average)
+            into += w.output
+            out += 1
+            if out == h.output:
+                out = 0
+                plane += 1
+                base = plane_offset(x, plane, item) + part.column
+
+    def body(start, stop, geometry, x, heights, widths, y):
+        """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, H, W).
+
+        Every window is divided by the product of the height of its row and the width of its column.
+        """
+        h, w = axis(geometry, 0), axis(geometry, 1)
+        d = simd.tag(x)
+        more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths))
+        rows.sweep(start, stop, h, w, d, simd.widened(d, many), x, y, None, pool, more)
+
+    body.__name__ = f"avg_pool-{stride}"
+    return Kernel(body, writes=1)
+
+
+@inline
+def add_up(d, values, base, count, offsets, taps):
+    """Add up the elements at `offsets` from each of `count` places, in place."""
+    end = base + count
+    for i in range(base, end, simd.lanes(d)):
+        total = simd.load(d, values, i + offsets[0])
+        for k in range(1, taps):
+            simd.rolled()
+            total = total + simd.load(d, values, i + offsets[k])
+        simd.store_before(values, i, total, end)
+
+
+@inline
+def reduce(values, positions, t, used, careful, more):
+    """Add up across, for each phase of rows, then down."""
+    d, offsets, h, w, _, _ = more
+    count = used * t.pitch - (t.pitch - t.outputs)
+    for phase in range(t.row_phases):
+        add_up(d, values, phase * t.column_phases * t.size, count, offsets, w.kernel)
+    add_up(d, values, 0, count - t.extra * t.pitch, simd.offset(offsets, w.kernel), h.kernel)
+
+
+@inline
+def finish(values, positions, t, at, out, column, outputs, more):
+    """Divide a row of sums."""
+    d, _, _, _, heights, widths = more
+    height = simd.splat(d, heights[out])
+    one = simd.splat(d, 1)
+    for i in range(0, outputs, simd.lanes(d)):
+        width = simd.load_or(one, widths, column + i, 0, outputs - i)
+        simd.store_before(values, at + i, simd.load(d, values, at + i) / (width * height), at + outputs)
+
+
+@kernel()
+def avg_pool_large(start, stop, geometry, x, heights, widths, y):
+    """Do what `avg_pool` does for windows of any kind."""
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    d = simd.tag(x)
+    t = tile.tile(h, w, stop - start, simd.lanes(d), x.itemsize)
+    table = np.empty(w.kernel + h.kernel, np.int64)
+    offsets = simd.pointer(table)
+    for k in range(w.kernel):
+        offsets[k] = tile.distance(w, k, t.size, 1)
+    for k in range(h.kernel):
+        offsets[w.kernel + k] = tile.distance(h, k, t.column_phases * t.size, t.pitch)
+    more = (d, offsets, h, w, simd.pointer(heights), simd.pointer(widths))
+    tile.sweep(start, stop, h, w, t, d, x, y, None, 0, reduce, finish, more)
+    simd.keep((table,))
+
+
+@kernel()
+def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
+    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes.
+
+    What the windows that hold a row give to it is added up in a padded row of scratch. The elements whose columns
+    agree modulo the stride are sums of such rows, shifted.
+    """
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    d = simd.tag(dy)
+    lanes = simd.lanes(d)
+    item = dy.itemsize
+    row_step = dy.strides[2] // item
+    zero, one = simd.splat(d, 0), simd.splat(d, 1)
+    gradients, result = simd.pointer(dy), simd.pointer(dx)
+    by_row, by_column = simd.pointer(heights), simd.pointer(widths)
+    places = ceil_div(w.input, w.stride)
+    margin = (w.kernel - 1) * w.dilation // w.stride + 1
+    given_scratch = simd.scratch(d, margin + max(w.output, places + w.before // w.stride) + 2 * lanes)
+    pitch = places + lanes
+    sums_scratch = simd.scratch(d, pitch * w.stride if w.stride > 1 else 0)
+    given, sums = simd.pointer(given_scratch), simd.pointer(sums_scratch)
+    for i in range(given_scratch.size):
+        given[i] = 0
+    for row in range(start, stop):
+        plane, y = row // h.input, row % h.input
+        base = plane_offset(dy, plane, item)
+        for i in range(0, w.output, lanes):
+            total = zero
+            for k in range(h.kernel):
+                at = y + h.before - k * h.dilation
+                if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
+                    out = at // h.stride
+                    v = simd.load_or(zero, gradients, base + out * row_step + i, 0, w.output - i)
+                    total = total + v / simd.splat(d, by_row[out])
+            width = simd.load_or(one, by_column, i, 0, w.output - i)
+            simd.store_before(given, margin + i, total / width, margin + w.output)
+        for phase in range(w.stride):
+            for i in range(0, places, lanes):
+                total = zero
+                for k in range(w.kernel):
+                    column = phase + w.before - k * w.dilation
+                    if column % w.stride == 0:
+                        total = total + simd.load(d, given, margin + i + column // w.stride)
+                if w.stride == 1:
+                    simd.store_before(result, row * w.input + i, total, stop * w.input)
+                else:
+                    simd.store(sums, phase * pitch + i, total)
+        interleave(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+    simd.keep((given_scratch, sums_scratch))

@@ -1,0 +1,122 @@
+"""Max pooling forward for windows that `fastpool.kernels.max_pool` is not for: wide, or dilated in a row.
+
+Of a tile (see `fastpool.kernels.tile`) the maximum of every window is taken in passes, all of them the same
+loop: the largest of some elements at constant distances, in place. First across, then down, which costs width +
+height in place of width * height; and a long axis at stride 1 in two passes of about the square root of its
+length, the first over neighbours, the second over every so-manieth of their maxima. Order makes ties right: a
+pass goes from lower to higher positions and takes what is strictly larger. Only tiles that have a NaN pay for
+its order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastpool.kernels import simd
+from fastpool.kernels.geometry import axis, ceil_div
+from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.max_pool import outranks
+from fastpool.kernels.tile import distance, sweep, tile
+
+#: Axes of so many places, at stride 1, are reduced in two passes.
+LONG = 8
+
+
+@inline
+def take(d, dp, values, positions, base, count, offsets, steps, taps, argmax, careful, first):
+    """Take the maxima of the elements at `offsets` from each of `count` places, in place.
+
+    The position of the element at offsets[k] is steps[k], plus, except in a `first` pass, what it was.
+    """
+    end = base + count
+    for i in range(base, end, simd.lanes(d)):
+        best = simd.load(d, values, i + offsets[0])
+        best_at = simd.splat(dp, 0)
+        if not (first or argmax is None):
+            best_at = simd.load(dp, positions, i + offsets[0])
+        for k in range(1, taps):
+            simd.rolled()
+            v = simd.load(d, values, i + offsets[k])
+            better = outranks(v, best, careful)
+            best = simd.select(better, v, best)
+            if argmax is not None:
+                at = simd.splat(dp, steps[k])
+                if not first:
+                    at = at + simd.load(dp, positions, i + offsets[k])
+                best_at = simd.select(better, at, best_at)
+        simd.store_before(values, i, best, end)
+        if argmax is not None:
+            simd.store_before(positions, i, best_at, end)
+
+
+@inline
+def plan(a, phase, unit, step, offsets, steps, taps, reaches, first):
+    """Plan the passes along one axis, from pass `first` on; return how many passes and taps there are then."""
+    into = 0
+    for i in range(first):
+        into += taps[i]
+    near = a.kernel
+    if a.kernel >= LONG and a.stride == 1:
+        near = int(np.ceil(np.sqrt(a.kernel)))
+    for k in range(near):
+        offsets[into + k], steps[into + k] = distance(a, k, phase, unit), k * step
+    taps[first], reaches[first] = near, (near - 1) * a.dilation // a.stride * unit
+    if near == a.kernel:
+        return first + 1
+    into += near
+    for k in range(ceil_div(a.kernel, near)):
+        place = min(k * near, a.kernel - near)
+        offsets[into + k], steps[into + k] = distance(a, place, phase, unit), place * step
+    taps[first + 1], reaches[first + 1] = ceil_div(a.kernel, near), (a.kernel - near) * a.dilation * unit
+    return first + 2
+
+
+@inline
+def reduce(values, positions, t, used, careful, more):
+    """Run all passes: those across for each phase of rows, then those down."""
+    d, dp, argmax, offsets, steps, taps, reaches, across, passes, _, _ = more
+    at, count = 0, used * t.pitch
+    for i in range(passes):
+        count -= reaches[i]
+        here, added = simd.offset(offsets, at), simd.offset(steps, at)
+        for phase in range(t.row_phases if i < across else 1):
+            base = phase * t.column_phases * t.size
+            if i == 0 and careful:
+                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, True, True)
+            elif i == 0:
+                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, False, True)
+            elif careful:
+                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, True, False)
+            else:
+                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, False, False)
+        at += taps[i]
+
+
+@inline
+def finish(values, positions, t, at, out, column, outputs, more):
+    """Where even the maximum is the lowest value, as padding is, name the window's first element."""
+    d, _, argmax, _, _, _, _, _, _, h, w = more
+    if argmax is not None:
+        row = max(0, ceil_div(h.before - out * h.stride, h.dilation))
+        count = outputs if row > 0 else min(outputs, ceil_div(w.before, w.stride) - column)
+        for i in range(count):
+            if values[at + i] == simd.lowest(d):
+                start = (column + i) * w.stride - w.before
+                positions[at + i] = row * w.places + max(0, ceil_div(-start, w.dilation))
+
+
+@kernel(writes=2)
+def max_pool_large(start, stop, geometry, x, y, argmax):
+    """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    d = simd.tag(x)
+    dp = simd.position_tag(d, argmax)
+    t = tile(h, w, stop - start, simd.lanes(d), x.itemsize)
+    plans, passes_of = np.empty((2, 2 * (h.kernel + w.kernel)), np.int64), np.empty((2, 4), np.int64)
+    offsets, steps = simd.pointer(plans), simd.pointer(plans[1])
+    taps, reaches = simd.pointer(passes_of), simd.pointer(passes_of[1])
+    across = plan(w, t.size, 1, 1, offsets, steps, taps, reaches, 0)
+    passes = plan(h, t.column_phases * t.size, t.pitch, w.places, offsets, steps, taps, reaches, across)
+    more = (d, dp, argmax, offsets, steps, taps, reaches, across, passes, h, w)
+    sweep(start, stop, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, more)
+    simd.keep((plans, passes_of))

@@ -1,0 +1,280 @@
+"""Pooling of arrays whose channels are last: a pixel's channels are neighbours, and so are the lanes.
+
+Nothing has to be moved between lanes here. A pixel of the result is made from a few pixels at constant distances,
+listed once for all pixels whose windows meet the edges alike; the list is walked for some vectors of channels at a
+time, so that its cost is shared. All arrays are (1, N, height, width * channels) with contiguous rows.
+
+Going backwards, an element's list has the windows that hold it, in the order of the kernel's places. Each element
+is written once, nothing is set to zero first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastpool.kernels import simd
+from fastpool.kernels.geometry import axis, places_inside, plane_offset
+from fastpool.kernels.launch import inline, kernel
+
+#: Vectors of channels that share one walk through the list.
+SHARED = 4
+
+
+@inline
+def meeting(h, w, first, last, left, right, row_step, channels, offsets, steps):
+    """List the places of a window from row first to last and column left to right: distances and positions."""
+    count = 0
+    for i in range(first, last):
+        for j in range(left, right):
+            offsets[count] = i * h.dilation * row_step + j * w.dilation * channels
+            steps[count] = i * w.places + j
+            count += 1
+    return count
+
+
+@inline
+def sweep(start, stop, geometry, x, reduce, more):
+    """Call `reduce(base, offsets, steps, count, out, column, into, channels, more)` for every pixel of some rows.
+
+    The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `out` of its plane.
+    """
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    item = x.itemsize
+    channels = x.shape[3] // w.input
+    row_step = x.strides[2] // item
+    tables = np.empty((2, h.kernel * w.kernel), np.int64)
+    offsets, steps = simd.pointer(tables), simd.pointer(tables[1])
+    listed = (0, 0, 0, 0)
+    count = 0
+    for row in range(start, stop):
+        out = row % h.output
+        top = out * h.stride - h.before
+        first, last = places_inside(h, top)
+        base = plane_offset(x, row // h.output, item) + top * row_step
+        for column in range(w.output):
+            side = column * w.stride - w.before
+            left, right = places_inside(w, side)
+            if listed != (first, last, left, right):
+                listed = (first, last, left, right)
+                count = meeting(h, w, first, last, left, right, row_step, channels, offsets, steps)
+            into = (row * w.output + column) * channels
+            reduce(base + side * channels, offsets, steps, count, out, column, into, channels, more)
+    simd.keep((tables,))
+
+
+@inline
+def largest(d, dp, source, base, offsets, steps, count, mask, whole, argmax):
+    """Return the maxima of some channels, and their positions, in np.argmax's order."""
+    zero = simd.splat(d, 0)
+    best = simd.load_where(mask, whole, zero, source, base + offsets[0])
+    at = simd.splat(dp, steps[0])
+    nan = simd.is_nan(best)
+    for k in range(1, count):
+        simd.rolled()
+        v = simd.load_where(mask, whole, zero, source, base + offsets[k])
+        if argmax is None:
+            # A maximum is one instruction, and wrong about NaN: that is kept apart, off the chain of maxima.
+            nan = nan | simd.is_nan(v)
+            best = simd.select(best > v, best, v)
+        else:
+            better = simd.greater_or_nan(v, best) & simd.is_number(best)
+            best = simd.select(better, v, best)
+            at = simd.select(better, simd.splat(dp, steps[k]), at)
+    if argmax is None:
+        best = simd.select(nan, simd.splat(d, simd.nan(d)), best)
+    return best, at
+
+
+@inline
+def maximum(base, offsets, steps, count, out, column, into, channels, more):
+    """Write one pixel's maxima and positions."""
+    d, dp, source, result, result_at, argmax = more
+    d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
+    lanes = simd.lanes(d)
+    whole4 = simd.between(d4, 0, SHARED * lanes)
+    shared = channels // (SHARED * lanes) * (SHARED * lanes)
+    for c in range(0, shared, SHARED * lanes):
+        best, at = largest(d4, dp4, source, base + c, offsets, steps, count, whole4, True, argmax)
+        simd.store(result, into + c, best)
+        if argmax is not None:
+            simd.store(result_at, into + c, at)
+    for c in range(shared, channels, lanes):
+        mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
+        best, at = largest(d, dp, source, base + c, offsets, steps, count, mask, whole, argmax)
+        simd.store_where(mask, whole, result, into + c, best)
+        if argmax is not None:
+            simd.store_where(mask, whole, result_at, into + c, at)
+
+
+@kernel(writes=2)
+def max_pool_pixels(start, stop, geometry, x, y, argmax):
+    """Pool the output rows from start to stop, counted over all planes of x."""
+    d = simd.tag(x)
+    more = (d, simd.position_tag(d, argmax), simd.pointer(x), simd.pointer(y), simd.pointer(argmax), argmax)
+    sweep(start, stop, geometry, x, maximum, more)
+
+
+@inline
+def total(d, source, base, offsets, count, mask, whole):
+    """Return the sums of some channels."""
+    zero = simd.splat(d, 0)
+    result = simd.load_where(mask, whole, zero, source, base + offsets[0])
+    for k in range(1, count):
+        simd.rolled()
+        result = result + simd.load_where(mask, whole, zero, source, base + offsets[k])
+    return result
+
+
+@inline
+def average(base, offsets, steps, count, out, column, into, channels, more):
+    """Write one pixel's averages."""
+    d, source, heights, widths, result = more
+    d4 = simd.widened(d, SHARED)
+    lanes = simd.lanes(d)
+    divisor = heights[out] * widths[column]
+    whole4 = simd.between(d4, 0, SHARED * lanes)
+    shared = channels // (SHARED * lanes) * (SHARED * lanes)
+    for c in range(0, shared, SHARED * lanes):
+        v = total(d4, source, base + c, offsets, count, whole4, True)
+        simd.store(result, into + c, v / simd.splat(d4, divisor))
+    for c in range(shared, channels, lanes):
+        mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
+        v = total(d, source, base + c, offsets, count, mask, whole)
+        simd.store_where(mask, whole, result, into + c, v / simd.splat(d, divisor))
+
+
+@kernel()
+def avg_pool_pixels(start, stop, geometry, x, heights, widths, y):
+    """Average the windows of the output rows from start to stop, counted over all planes of x.
+
+    Every window is divided by the product of the height of its row and the width of its column.
+    """
+    d = simd.tag(x)
+    more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths), simd.pointer(y))
+    sweep(start, stop, geometry, x, average, more)
+
+
+@inline
+def sweep_back(start, stop, geometry, dy, dx, add, more):
+    """Call `add(rows, columns, into, channels, more)` for each pixel of dx in the rows from start to stop.
+
+    `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
+    places that it has in them, and how many there are.
+    """
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    item = dy.itemsize
+    channels = dx.shape[3] // w.input
+    # Every column's windows, in the order of the kernel's places.
+    most = min(w.output, w.kernel)
+    counts_table, columns_table = np.zeros(w.input, np.int64), np.empty((2, w.input * most), np.int64)
+    counts, windows, places = simd.pointer(counts_table), simd.pointer(columns_table), simd.pointer(columns_table[1])
+    for k in range(w.kernel):
+        for o in range(w.output):
+            column = o * w.stride - w.before + k * w.dilation
+            if 0 <= column < w.input:
+                t = column * most + counts[column]
+                windows[t], places[t] = o, k
+                counts[column] += 1
+    rows_table = np.empty((2, h.kernel), np.int64)
+    row_windows, row_places = simd.pointer(rows_table), simd.pointer(rows_table[1])
+    for row in range(start, stop):
+        y = row % h.input
+        met = 0
+        for k in range(h.kernel):
+            at = y + h.before - k * h.dilation
+            if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
+                row_windows[met], row_places[met] = at // h.stride, k
+                met += 1
+        plane = row // h.input
+        base, base_at = plane_offset(dy, plane, item), plane * h.output * w.output * channels
+        for column in range(w.input):
+            t = column * most
+            columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])
+            into = (row * w.input + column) * channels
+            add((row_windows, row_places, met), columns, base, base_at, into, channels, h, w, more)
+    simd.keep((counts_table, columns_table, rows_table))
+
+
+@inline
+def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns, channels, w, mask, whole):
+    """Return the sums, for some channels of a pixel, of the gradients of the windows whose argmax it is."""
+    zero, nowhere = simd.splat(d, 0), simd.splat(dp, 0)
+    result = zero
+    for i in range(rows[2]):
+        for j in range(columns[2]):
+            simd.rolled()
+            place = simd.splat(dp, rows[1][i] * w.places + columns[1][j])
+            pixel = columns[0][j] * channels
+            at = simd.load_where(mask, whole, nowhere, positions, base_at + rows[0][i] * w.output * channels + pixel)
+            v = simd.load_where(mask, whole, zero, gradients, base + rows[0][i] * row_step + pixel)
+            result = result + simd.select(at == place, v, zero)
+    return result
+
+
+@inline
+def scatter(rows, columns, base, base_at, into, channels, h, w, more):
+    """Write one pixel's gradients of a max pooling."""
+    d, dp, gradients, positions, row_step, result = more
+    d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
+    lanes = simd.lanes(d)
+    whole4 = simd.between(d4, 0, SHARED * lanes)
+    shared = channels // (SHARED * lanes) * (SHARED * lanes)
+    for c in range(0, shared, SHARED * lanes):
+        v = received(
+            d4, dp4, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, whole4, True
+        )
+        simd.store(result, into + c, v)
+    for c in range(shared, channels, lanes):
+        mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
+        v = received(
+            d, dp, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, mask, whole
+        )
+        simd.store_where(mask, whole, result, into + c, v)
+
+
+@kernel()
+def max_pool_pixels_backward(start, stop, geometry, dy, argmax, dx):
+    """Compute the rows of dx from start to stop, counted over its planes."""
+    d = simd.tag(dy)
+    row_step = dy.strides[2] // dy.itemsize
+    more = (d, simd.position_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step, simd.pointer(dx))
+    sweep_back(start, stop, geometry, dy, dx, scatter, more)
+
+
+@inline
+def shares(d, gradients, base, row_step, rows, columns, channels, heights, widths, mask, whole):
+    """Return the sums, for some channels of a pixel, of what it has of the gradients of its windows."""
+    zero = simd.splat(d, 0)
+    result = zero
+    for i in range(rows[2]):
+        for j in range(columns[2]):
+            simd.rolled()
+            v = simd.load_where(mask, whole, zero, gradients, base + rows[0][i] * row_step + columns[0][j] * channels)
+            result = result + v / simd.splat(d, heights[rows[0][i]] * widths[columns[0][j]])
+    return result
+
+
+@inline
+def spread(rows, columns, base, base_at, into, channels, h, w, more):
+    """Write one pixel's gradients of an average pooling."""
+    d, gradients, heights, widths, row_step, result = more
+    d4 = simd.widened(d, SHARED)
+    lanes = simd.lanes(d)
+    whole4 = simd.between(d4, 0, SHARED * lanes)
+    shared = channels // (SHARED * lanes) * (SHARED * lanes)
+    for c in range(0, shared, SHARED * lanes):
+        v = shares(d4, gradients, base + c, row_step, rows, columns, channels, heights, widths, whole4, True)
+        simd.store(result, into + c, v)
+    for c in range(shared, channels, lanes):
+        mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
+        v = shares(d, gradients, base + c, row_step, rows, columns, channels, heights, widths, mask, whole)
+        simd.store_where(mask, whole, result, into + c, v)
+
+
+@kernel()
+def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
+    """Compute the rows of dx from start to stop, counted over its planes; heights and widths as in the forward pass."""
+    d = simd.tag(dy)
+    row_step = dy.strides[2] // dy.itemsize
+    more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step, simd.pointer(dx))
+    sweep_back(start, stop, geometry, dy, dx, spread, more)

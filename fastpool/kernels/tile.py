@@ -1,0 +1,203 @@
+"""Tiles: the part of the input that is in scratch at a time, laid out so that a window is a list of offsets.
+
+A tile holds some output rows' worth of input rows, of one plane or of many small ones. Its rows are padded,
+so that nothing after `lay` knows of edges, and dealt out: column c goes to place c // stride of phase
+c % stride, and rows likewise. Each phase is an array of `pitch` places a row in which neighbours are the
+elements that neighbouring outputs meet, so that
+
+- every place of the window is a constant distance from where its output is,
+- all outputs of a tile, over all its rows and planes, are one run of vectors, with a few superfluous ones
+  where rows and planes meet: no row is too short for vectors, and there are no tails.
+
+The input is read once, in order, which is what prefetchers know; a window's rows side by side halved the
+bandwidth of wide images on Zen 4. All of this costs one load and store of every input element, in L1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastpool.kernels import simd
+from fastpool.kernels.geometry import plane_offset
+from fastpool.kernels.launch import inline
+
+#: A tile has about so many bytes, half of the smallest L1.
+BYTES = 1 << 14
+#: Calls that read and write more bytes than this, more than caches keep, write past the caches: a line that
+#: is stored to the usual way is read first.
+STREAMED = 64 << 20
+
+
+class Tile(NamedTuple):
+    """How the outputs of an array lie in scratch."""
+
+    outputs: int  # of a row, at most
+    rows: int  # of a phase
+    pitch: int  # places of a row
+    size: int  # of a phase, with room for a vector that runs over its end
+    row_phases: int
+    column_phases: int
+    extra: int  # rows that a plane has beyond its output rows
+
+
+@inline
+def phases(a):
+    """Return how many phases of an axis windows meet: where these do not overlap, not all."""
+    return min(a.stride, (a.kernel - 1) * a.dilation + 1)
+
+
+@inline
+def tile(h, w, rows, lanes, item):
+    """Plan tiles for `rows` output rows, of elements of `item` bytes."""
+    extra = (h.kernel - 1) * h.dilation // h.stride
+    more = (w.kernel - 1) * w.dilation // w.stride
+    row_phases, column_phases = phases(h), phases(w)
+    count = row_phases * column_phases
+    elements = BYTES // item
+    # Rows are cut where not even one window's worth of them is near the size.
+    outputs = min(w.output, max(256, 2 * elements // (count * (extra + 1)) - more))
+    pitch = outputs + more
+    # The rows that two tiles share shall be few.
+    height = max(elements // (count * pitch), 4 * (extra + 1))
+    height = min(height, rows * (extra + 1))
+    return Tile(outputs, height, pitch, height * pitch + lanes, row_phases, column_phases, extra)
+
+
+@inline
+def fill(d, into, at, count, v):
+    """Set `count` elements, and some after them, to the lanes of v."""
+    for i in range(at, at + count, simd.lanes(d)):
+        simd.rolled()
+        simd.store(into, i, v)
+
+
+@inline
+def lay_row(d, x, offset, first, last, padding, stride, t, into, at, nan):
+    """Deal one row out to `into`, with `padding` left of column `first` and from column `last` on.
+
+    Return the mask `nan`, with the lanes added in which there was a NaN.
+    """
+    lanes = simd.lanes(d)
+    if stride == 1:
+        other = simd.splat(d, padding)
+        for i in range(0, t.pitch, lanes):
+            simd.rolled()
+            v = simd.load_or(other, x, offset + i, first - i, last - i)
+            simd.store(into, at + i, v)
+            nan = nan | simd.is_nan(v)
+    elif stride == 2:
+        other2 = simd.splat(simd.widened(d, 2), padding)
+        for i in range(0, t.pitch, lanes):
+            simd.rolled()
+            v2 = simd.load_or(other2, x, offset + 2 * i, first - 2 * i, last - 2 * i)
+            a, b = simd.every(d, v2, 2, 0), simd.every(d, v2, 2, 1)
+            simd.store(into, at + i, a)
+            if t.column_phases > 1:
+                simd.store(into, at + i + t.size, b)
+            nan = nan | simd.either_nan(a, b)
+    else:
+        # One by one: strides this large are rare.
+        for phase in range(t.column_phases):
+            for i in range(t.pitch):
+                column = i * stride + phase
+                inside = first <= column < last
+                into[at + phase * t.size + i] = x[offset + column] if inside else padding
+            for i in range(at + phase * t.size, at + phase * t.size + t.pitch, lanes):
+                nan = nan | simd.is_nan(simd.load(d, into, i))
+    return nan
+
+
+@inline
+def lay(d, x, plane, row_step, h, w, t, out, count, column, padding, into, row, nan):
+    """Lay the rows that `count` output rows of a plane need, from output row `out` and output column `column` on.
+
+    They go to rows `row` and following of every phase. Return `nan` as `lay_row` does.
+    """
+    start = column * w.stride - w.before
+    first = max(0, -start)
+    # No further than the tile's windows reach: columns beyond are not ours to wait for.
+    last = max(first, min(w.input - start, (t.pitch - 1) * w.stride + t.column_phases))
+    y = out * h.stride - h.before
+    source = plane + y * row_step + start
+    for r in range(row, row + count + t.extra):
+        for phase in range(h.stride):
+            if phase < t.row_phases:
+                at = phase * t.column_phases * t.size + r * t.pitch
+                if 0 <= y < h.input:
+                    nan = lay_row(d, x, source, first, last, padding, w.stride, t, into, at, nan)
+                else:
+                    for i in range(t.column_phases):
+                        fill(d, into, at + i * t.size, t.pitch, simd.splat(d, padding))
+            y += 1
+            source += row_step
+    return nan
+
+
+@inline
+def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, more):
+    """Tile the output rows from start to stop: lay, reduce, finish, and write.
+
+    `reduce(values, positions, t, used, careful, more)` puts outputs where the first elements of their windows were,
+    in `used` rows of phase 0; `finish(values, positions, t, at, out, column, outputs, more)` is called for each row
+    of outputs, which is at values[at:], and is row `out` of its plane, from `column` on.
+    """
+    dp = simd.position_tag(d, argmax)
+    item = x.itemsize
+    row_step = x.strides[2] // item
+    source, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
+    size = t.row_phases * t.column_phases * t.size
+    values_scratch, positions_scratch = simd.scratch(d, size), simd.scratch(dp, 0 if argmax is None else size)
+    values, positions = simd.pointer(values_scratch), simd.pointer(positions_scratch)
+    block = start
+    while block < stop:
+        # As many rows as a tile takes, of as many planes.
+        rows, used = 0, 0
+        while block + rows < stop:
+            room = t.rows - used - t.extra
+            count = min(h.output - (block + rows) % h.output, stop - block - rows)
+            if room < count and rows > 0:
+                break
+            count = min(count, room)
+            rows += count
+            used += count + t.extra
+        for column in range(0, w.output, t.outputs):
+            outputs = min(t.outputs, w.output - column)
+            nan = simd.is_nan(simd.splat(d, padding))
+            done, row = 0, 0
+            while done < rows:
+                plane, out = (block + done) // h.output, (block + done) % h.output
+                count = min(h.output - out, rows - done)
+                base = plane_offset(x, plane, item)
+                nan = lay(d, source, base, row_step, h, w, t, out, count, column, padding, values, row, nan)
+                done += count
+                row += count + t.extra
+            reduce(values, positions, t, used, simd.any_lane(nan), more)
+            done, row = 0, 0
+            while done < rows:
+                out = (block + done) % h.output
+                count = min(h.output - out, rows - done)
+                for r in range(count):
+                    at, offset = (row + r) * t.pitch, (block + done + r) * w.output + column
+                    finish(values, positions, t, at, out + r, column, outputs, more)
+                    copy(d, values, at, outputs, result, offset)
+                    if argmax is not None:
+                        copy(dp, positions, at, outputs, result_at, offset)
+                done += count
+                row += count + t.extra
+        block += rows
+    simd.keep((values_scratch, positions_scratch))
+
+
+@inline
+def copy(d, values, start, count, result, offset):
+    """Copy `count` elements of scratch to the result."""
+    for i in range(0, count, simd.lanes(d)):
+        simd.rolled()
+        simd.store_before(result, offset + i, simd.load(d, values, start + i), offset + count)
+
+
+@inline
+def distance(a, place, phase, unit):
+    """Return how far a place of the window is along an axis, whose phases and elements are so far apart."""
+    at = place * a.dilation
+    return at % a.stride * phase + at // a.stride * unit

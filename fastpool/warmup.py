@@ -1,0 +1,52 @@
+"""Compile kernels before they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import fastpool
+
+Array = np.ndarray[Any, Any]
+
+#: Distances between windows, each of which has kernels of its own.
+STRIDES = (1, 2, 3)
+#: Images that one thread is enough for, and such that more are used for.
+SHAPES = ((1, 8, 8, 8), (2, 8, 256, 256))
+
+
+def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield a name and a call of every function, in every variant that is compiled by itself."""
+    gradients = dtype if dtype.kind != "b" else np.dtype(np.float32)
+    for data_format in ("channels_first", "channels_last"):
+        for stride in STRIDES if data_format == "channels_first" else STRIDES[:1]:
+            window: dict[str, Any] = {"kernel_size": 3, "stride": stride, "data_format": data_format}
+            name = f"{data_format}, stride {stride}" if data_format == "channels_first" else data_format
+            for shape in SHAPES:
+                x = np.zeros(shape, dtype)
+                yield f"max_pool2d, {name}", partial(fastpool.max_pool2d, x, **window)
+                yield f"max_pool2d with argmax, {name}", partial(fastpool.max_pool2d, x, **window, return_argmax=True)
+                yield f"avg_pool2d, {name}", partial(fastpool.avg_pool2d, x, **window)
+    for data_format in ("channels_first", "channels_last"):
+        for stride in (2, 3):
+            window = {"kernel_size": 2, "stride": stride, "data_format": data_format}
+            for shape in SHAPES:
+                dy, argmax = fastpool.max_pool2d(np.zeros(shape, gradients), **window, return_argmax=True)
+                back = partial(fastpool.max_pool2d_backward, dy, argmax, shape, **window)
+                yield f"max_pool2d_backward, {data_format}", back
+                yield f"avg_pool2d_backward, {data_format}", partial(fastpool.avg_pool2d_backward, dy, shape, **window)
+    for shape in SHAPES:
+        x = np.zeros(shape, dtype)
+        yield "unfold and im2col", partial(fastpool.unfold, x, 2)
+        yield "fold and col2im", partial(fastpool.fold, fastpool.unfold(x, 2), shape[2:], 2)
+
+
+def warmup(dtypes: list[np.dtype[Any]]) -> Iterator[str]:
+    """Compile, for these dtypes, the kernels of all functions for small windows; yield the name of each before it."""
+    for dtype in dtypes:
+        for name, call in calls(dtype):
+            yield f"{dtype}: {name}"
+            call()
