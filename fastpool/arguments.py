@@ -51,14 +51,14 @@ def split(
     shape: tuple[int, ...], data_format: str, ndim: int, name: str
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return the leading axes of a shape, its `ndim` spatial ones, and the channel where that is last."""
-    if not isinstance(data_format, str):
-        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
     if data_format == "channels_first":
         stop = len(shape)
     elif data_format == "channels_last":
         stop = len(shape) - 1
-    else:
+    elif isinstance(data_format, str):
         raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
+    else:
+        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
     start = stop - ndim
     if start < 0:
         least = ndim + len(shape) - stop
@@ -78,13 +78,16 @@ def float_dtype(x: np.ndarray[Any, Any]) -> np.dtype[Any]:
 
 def shape(value: object, name: str, ndim: int | None = None) -> tuple[int, ...]:
     """`value`, the shape of an array, as a tuple of ints."""
-    try:
-        sizes = tuple(n.__index__() for n in value if not isinstance(n, bool))  # type: ignore[attr-defined]
-        whole = len(sizes) == len(value)  # type: ignore[arg-type]
-    except (TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise TypeError(f"{name} must be a tuple of ints; got {value!r}")
+    if type(value) is tuple and set(map(type, value)) == {int}:  # as almost always, and quick to see
+        sizes = value
+    else:
+        try:
+            sizes = tuple(n.__index__() for n in value if not isinstance(n, bool))  # type: ignore[attr-defined]
+            whole = len(sizes) == len(value)  # type: ignore[arg-type]
+        except (TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise TypeError(f"{name} must be a tuple of ints; got {value!r}")
     if min(sizes, default=0) < 0 or (ndim is not None and len(sizes) != ndim):
         raise ValueError(f"{name} must be {'' if ndim is None else f'{ndim} '}sizes of at least 0; got {sizes}")
     return sizes
@@ -114,14 +117,15 @@ def result(
         raise ValueError(f"out must have the shape {shape} and dtype {dtype}; it has {out.shape} and {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
-    if any(_shares_memory(out, x) for x in inputs):
-        raise ValueError("out shares memory with an input")
+    for x in inputs:
+        if np.may_share_memory(out, x) and _shares_memory(out, x):
+            raise ValueError("out shares memory with an input")
     return out
 
 
 def _shares_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     try:
-        return np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:  # exotic strides: call it shared rather than search for ever
         return True
 

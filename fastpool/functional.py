@@ -587,8 +587,8 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
         return argmax.astype(w.argmax_dtype, order="C")
     argmax = np.ascontiguousarray(argmax)
     found = np.zeros((1, 1, 1, 1), np.uint8)
-    flat = argmax.reshape(1, 1, -1, w.output[1])
-    max_pool_backward.find_invalid(flat.shape[2], argmax.nbytes, w.geometry, flat, found)
+    count = argmax.size // w.output[1]
+    max_pool_backward.find_invalid(count, argmax.nbytes, w.geometry, argmax.reshape(1, 1, count, w.output[1]), found)
     if found[0, 0, 0, 0]:
         raise arguments.argmax_error(w)
     return argmax

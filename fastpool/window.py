@@ -165,7 +165,7 @@ def window(
     return _window(
         spatial,
         kernel_size if type(kernel_size) is int else plain(kernel_size, "kernel_size"),
-        None if stride is None else plain(stride, "stride"),
+        stride if stride is None or type(stride) is int else plain(stride, "stride"),
         padding if type(padding) is int or isinstance(padding, str) else plain(padding, "padding"),
         dilation if type(dilation) is int else plain(dilation, "dilation"),
         ceil_mode,

@@ -73,7 +73,7 @@ class Kernel:
                 serial(rows * i // threads, rows * (i + 1) // threads, *args)
 
         self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
-        self._entries: dict[tuple[bool, tuple[int | None, ...]], Callable[..., None]] = {}
+        self._entries: dict[tuple[int | None, ...], Callable[..., None]] = {}
 
     def __call__(self, rows: int, nbytes: int, geometry: Array, *arrays: Array | None) -> None:
         """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where `nbytes` pay for that.
@@ -89,8 +89,11 @@ class Kernel:
             if not launch and nbytes < POOL_BYTES:
                 threads = 1
         # Found without Numba's own dispatch, which takes longer.
-        key = (launch, tuple([None if a is None else a.dtype.num for a in arrays]))
-        entry = self._entries.get(key) or self._compile(key, arrays)
+        key = (launch, *[a if a is None else a.dtype.num for a in arrays])
+        try:
+            entry = self._entries[key]
+        except KeyError:
+            entry = self._compile(key, arrays)
         if launch:
             entry(threads, rows, (geometry, *arrays))
         elif threads == 1:
@@ -98,9 +101,7 @@ class Kernel:
         else:
             _threading.run(entry, threads, rows, geometry, *arrays)
 
-    def _compile(
-        self, key: tuple[bool, tuple[int | None, ...]], arrays: tuple[Array | None, ...]
-    ) -> Callable[..., None]:
+    def _compile(self, key: tuple[int | None, ...], arrays: tuple[Array | None, ...]) -> Callable[..., None]:
         """Compile for these dtypes, once: every array is typed as strided, and as read-only if it is read."""
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set: fastpool needs Numba's compiler, fastpool.reference does not")
