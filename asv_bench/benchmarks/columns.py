@@ -1,4 +1,4 @@
-"""im2col and col2im."""
+"""im2col and unfold, col2im and fold."""
 
 from functools import partial
 
@@ -34,3 +34,32 @@ class Col2im(Benchmark):
         self.call()
 
     time_col2im.pretty_name = "col2im"
+
+
+class Unfold(Benchmark):
+    params = SHAPES
+
+    def setup(self, shape, implementation):
+        library, layer = case(shape, implementation)
+        self.call = partial(library.unfold, numbers(layer.input), **layer.window, out=room(layer.unfolded))
+        self.call()  # compiles
+
+    def time_unfold(self, *_):
+        self.call()
+
+    time_unfold.pretty_name = "unfold"
+
+
+class Fold(Benchmark):
+    params = SHAPES
+
+    def setup(self, shape, implementation):
+        library, layer = case(shape, implementation)
+        cols, out = numbers(layer.unfolded), room(layer.input)
+        self.call = partial(library.fold, cols, layer.input[2:], **layer.window, out=out)
+        self.call()  # compiles
+
+    def time_fold(self, *_):
+        self.call()
+
+    time_fold.pretty_name = "fold"

@@ -34,6 +34,12 @@ class Layer(NamedTuple):
         return n, c, height, width
 
     @property
+    def unfolded(self) -> tuple[int, int, int]:
+        """The shape of what unfold returns."""
+        n, c, height, width = self.output
+        return n, c * self.kernel_size**2, height * width
+
+    @property
     def columns(self) -> tuple[int, int]:
         """The shape of what im2col returns."""
         n, c, height, width = self.output
@@ -71,6 +77,16 @@ class Benchmark:
 def cases(*shapes: str) -> list[list[str]]:
     """Return the `params` of a benchmark: these shapes, each in both implementations."""
     return [list(shapes), list(IMPLEMENTATIONS)]
+
+
+#: For benchmarks of a data format, too.
+FORMATS = ["channels_first", "channels_last"]
+
+
+def laid_out(shape: tuple[int, int, int, int], data_format: str) -> tuple[int, int, int, int]:
+    """Return the shape (N, C, H, W) in this format."""
+    n, c, h, w = shape
+    return shape if data_format == "channels_first" else (n, h, w, c)
 
 
 def case(shape: str, implementation: str) -> tuple[ModuleType, Layer]:

@@ -1,18 +1,22 @@
-"""max_pool2d, with and without argmax, and its backward."""
+"""max_pool2d, with and without argmax, and its backward, in both data formats."""
 
 from functools import partial
 
 import fastpool
 
-from .common import LAYERS, Benchmark, case, cases, numbers, room
+from .common import FORMATS, LAYERS, Benchmark, case, cases, laid_out, numbers, room
 
 
-class Values(Benchmark):
-    params = cases(*LAYERS)
+class MaxPool(Benchmark):
+    param_names = (*Benchmark.param_names, "data_format")
+    params = (*cases(*LAYERS), FORMATS)
 
-    def setup(self, shape, implementation):
+
+class Values(MaxPool):
+    def setup(self, shape, implementation, data_format):
         library, layer = case(shape, implementation)
-        self.call = partial(library.max_pool2d, numbers(layer.input), **layer.window, out=room(layer.output))
+        x, y = numbers(laid_out(layer.input, data_format)), room(laid_out(layer.output, data_format))
+        self.call = partial(library.max_pool2d, x, **layer.window, data_format=data_format, out=y)
         self.call()  # compiles
 
     def time_max_pool2d(self, *_):
@@ -21,13 +25,11 @@ class Values(Benchmark):
     time_max_pool2d.pretty_name = "max_pool2d"
 
 
-class Argmax(Benchmark):
-    params = cases(*LAYERS)
-
-    def setup(self, shape, implementation):
+class Argmax(MaxPool):
+    def setup(self, shape, implementation, data_format):
         library, layer = case(shape, implementation)
-        x, y = numbers(layer.input), room(layer.output)
-        self.call = partial(library.max_pool2d, x, **layer.window, return_argmax=True, out=y)
+        x, y = numbers(laid_out(layer.input, data_format)), room(laid_out(layer.output, data_format))
+        self.call = partial(library.max_pool2d, x, **layer.window, return_argmax=True, data_format=data_format, out=y)
         self.call()  # compiles
 
     def time_max_pool2d_argmax(self, *_):
@@ -36,15 +38,14 @@ class Argmax(Benchmark):
     time_max_pool2d_argmax.pretty_name = "max_pool2d, return_argmax=True"
 
 
-class Backward(Benchmark):
-    params = cases(*LAYERS)
-
-    def setup(self, shape, implementation):
+class Backward(MaxPool):
+    def setup(self, shape, implementation, data_format):
         library, layer = case(shape, implementation)
+        x = numbers(laid_out(layer.input, data_format))
+        window = {**layer.window, "data_format": data_format}
         # The reference would find the same argmax, later and with more memory.
-        _, argmax = fastpool.max_pool2d(numbers(layer.input), **layer.window, return_argmax=True)
-        dy, dx = numbers(layer.output), room(layer.input)
-        self.call = partial(library.max_pool2d_backward, dy, argmax, layer.input, **layer.window, out=dx)
+        y, argmax = fastpool.max_pool2d(x, **window, return_argmax=True)
+        self.call = partial(library.max_pool2d_backward, numbers(y.shape), argmax, x.shape, **window, out=room(x.shape))
         self.call()  # compiles
 
     def time_max_pool2d_backward(self, *_):

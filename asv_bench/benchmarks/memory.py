@@ -3,7 +3,7 @@
 The setup of the function's benchmark of time makes the arrays and calls it, which is all there is to measure.
 """
 
-from . import columns, layers, max_pool
+from . import avg_pool, columns, layers, max_pool
 from .common import Benchmark, cases
 
 
@@ -25,14 +25,26 @@ class Memory(Benchmark):
     def peakmem_col2im(self, *case):
         columns.Col2im().setup(*case)
 
+    def peakmem_unfold(self, *case):
+        columns.Unfold().setup(*case)
+
+    def peakmem_fold(self, *case):
+        columns.Fold().setup(*case)
+
+    def peakmem_avg_pool2d(self, *case):
+        avg_pool.Forward().setup(*case, "channels_first")
+
+    def peakmem_avg_pool2d_backward(self, *case):
+        avg_pool.Backward().setup(*case, "channels_first")
+
     def peakmem_max_pool2d(self, *case):
-        max_pool.Values().setup(*case)
+        max_pool.Values().setup(*case, "channels_first")
 
     def peakmem_max_pool2d_argmax(self, *case):
-        max_pool.Argmax().setup(*case)
+        max_pool.Argmax().setup(*case, "channels_first")
 
     def peakmem_max_pool2d_backward(self, *case):
-        max_pool.Backward().setup(*case)
+        max_pool.Backward().setup(*case, "channels_first")
 
     def peakmem_pooling_forward(self, *case):
         layers.PoolingForward().setup(*case)
