@@ -13,6 +13,7 @@ import pytest
 
 import fastpool
 from fastpool.__main__ import main
+from fastpool.kernels.cache import cache_directory
 
 ROOT = Path(fastpool.__file__).parents[1]
 
@@ -56,9 +57,10 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--help"], ["demo", "info", "--version"]),
+        (["--help"], ["demo", "info", "warmup", "--version"]),
         (["demo", "--help"], ["--epochs", "--batch-size", "--seed", "--plot", "(15)", "(32)", "(0)"]),
         (["info", "--help"], ["bug report"]),
+        (["warmup", "--help"], ["--dtype", "float32"]),
     ],
 )
 def test_help(arguments, expected, capsys):
@@ -166,3 +168,26 @@ def test_interrupted(monkeypatch, capsys):
     monkeypatch.setattr("fastpool.system.facts", interrupt)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_warmup_leaves_nothing_to_compile(capsys):
+    assert main(["warmup", "--dtype", "float32"]) == 0
+    assert "compiled in" in capsys.readouterr().out
+    directory = cache_directory()
+    before = set(directory.iterdir())
+    x = np.random.default_rng(0).standard_normal((2, 3, 20, 20)).astype(np.float32)
+    for data_format in ("channels_first", "channels_last"):
+        window = {"kernel_size": 2, "stride": 2, "data_format": data_format}
+        y, argmax = fastpool.max_pool2d(x, **window, return_argmax=True)
+        fastpool.max_pool2d(x, **window)
+        fastpool.max_pool2d_backward(y, argmax, x.shape, **window)
+        fastpool.avg_pool2d_backward(fastpool.avg_pool2d(x, **window), x.shape, **window)
+    fastpool.fold(fastpool.unfold(x, 3), (20, 20), 3)
+    assert set(directory.iterdir()) == before
+
+
+def test_warmup_refuses_what_is_no_dtype(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["warmup", "--dtype", "complex64"])
+    assert exit.value.code == 2
+    assert "invalid choice: 'complex64'" in capsys.readouterr().err
