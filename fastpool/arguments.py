@@ -51,14 +51,14 @@ def split(
     shape: tuple[int, ...], data_format: str, ndim: int, name: str
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return the leading axes of a shape, its `ndim` spatial ones, and the channel where that is last."""
+    if not isinstance(data_format, str):  # before it is compared, as an array would be element by element
+        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
     if data_format == "channels_first":
         stop = len(shape)
     elif data_format == "channels_last":
         stop = len(shape) - 1
-    elif isinstance(data_format, str):
-        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
     else:
-        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
+        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
     start = stop - ndim
     if start < 0:
         least = ndim + len(shape) - stop

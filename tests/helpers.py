@@ -21,6 +21,35 @@ def same_bits(actual, expected):
         np.testing.assert_array_equal(np.signbit(actual)[number], np.signbit(expected)[number])
 
 
+def near(actual, expected, magnitude, terms):
+    """Equal in shape, NaN and infinities, and elsewhere as near as sums of `terms` numbers come in any order.
+
+    `magnitude` is what the sums of the numbers' magnitudes are. Of a tree of terms - 1 additions each rounds
+    by at most half an eps of that; four more roundings are a quotient on either side and an inverse to multiply by.
+    """
+    assert actual.shape == expected.shape
+    number = np.isfinite(expected)
+    same_values(actual[~number], expected[~number].astype(actual.dtype))
+    error = abs(actual[number] - expected[number])
+    bound = np.broadcast_to(np.finfo(actual.dtype).eps / 2 * (terms + 3) * magnitude, number.shape)[number]
+    assert (error <= bound).all(), f"{np.max(error - bound)} beyond the bound"
+
+
+def and_magnitude(x):
+    """Return x in float64, and beside it its magnitude: what the `expected` and `magnitude` of `near` come from."""
+    x = x.astype(float)
+    return np.stack([x, abs(x)])
+
+
+def terms(dtype, kernel_size):
+    """Return the `terms` by which averages of fastpool and of the reference in float64 differ.
+
+    Kernels add a window's rows up and then across; the reference, exact for all but float64, its places.
+    """
+    rows, columns = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    return rows + columns + (rows * columns if dtype != np.float32 else 0)
+
+
 def specials(dtype):
     """The values of a dtype that arithmetic and comparisons go wrong on."""
     dtype = np.dtype(dtype)
@@ -34,8 +63,14 @@ def specials(dtype):
 
 
 def random_array(shape, dtype, seed=0, kind="random"):
-    """Values over the whole dtype; or few values ("ties"); or `specials`; or nothing but the lowest value."""
+    """Values over the whole dtype; or few values ("ties"); or `specials`; or nothing but the lowest value.
+
+    "gaps" are values among which some floats are NaN or infinite, and no sum overflows.
+    """
     rng, dtype = np.random.default_rng(seed), np.dtype(dtype)
+    if kind == "gaps" and dtype.kind == "f":
+        gaps = rng.choice(np.array([np.nan, np.inf, -np.inf], dtype), shape)
+        return np.where(rng.random(shape) < 0.04, gaps, random_array(shape, dtype, seed))
     if kind == "specials":
         return rng.choice(specials(dtype), shape)
     if kind == "ties" or dtype.kind == "b":

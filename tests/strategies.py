@@ -1,6 +1,7 @@
 """Hypothesis strategies that draw all the parameters of a call together."""
 
-from helpers import DTYPES, INPUT_LAYOUTS, LAYOUTS, random_array
+import numpy as np
+from helpers import INPUT_LAYOUTS, LAYOUTS, random_array
 from hypothesis import strategies as st
 
 #: Every length up to some vectors, and those around a whole number of vectors.
@@ -8,10 +9,17 @@ LENGTHS = st.integers(1, 70) | st.sampled_from([n + d for n in (8, 16, 32, 64, 1
 SHORT = st.integers(1, 9)
 
 KINDS = st.sampled_from(["random", "ties", "specials", "lowest"])
-dtypes = st.sampled_from(DTYPES)
+SUMMABLE = st.sampled_from(["random", "ties", "gaps", "lowest"])  # of which no sum overflows
+# Of every kind: each dtype has kernels of its own to compile, and all have their turn in other tests.
+NUMBERS = [np.dtype(char) for char in "fdBi"]
+dtypes = st.sampled_from([np.dtype("?"), *NUMBERS])
 input_layouts = st.sampled_from(INPUT_LAYOUTS)
 layouts = st.sampled_from(list(LAYOUTS))
 leading_axes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+channels = st.integers(0, 9) | st.sampled_from([15, 16, 17, 33, 65])
+divisors = st.fixed_dictionaries(
+    {}, optional={"count_include_pad": st.booleans(), "divisor_override": st.none() | st.integers(1, 99)}
+)
 
 
 def arrays(shape, dtype, kinds=KINDS):

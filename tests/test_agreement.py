@@ -4,7 +4,7 @@ import brute
 import numpy as np
 import pytest
 import strategies
-from helpers import FLOATS, NUMBERS, laid_out, same_bits, same_values
+from helpers import FLOATS, and_magnitude, laid_out, near, same_bits, same_values, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +15,14 @@ SMALL = {"kernels": 4, "strides": 4, "widths": strategies.SHORT}
 
 
 @st.composite
-def max_pools(draw, dtypes=strategies.dtypes, **limits):
+def pools(draw, dtypes=strategies.dtypes, kinds=strategies.KINDS, **limits):
     """An input and the keyword arguments of its pooling."""
     spatial, window = draw(strategies.windows(**limits))
-    x = draw(strategies.arrays((*draw(strategies.leading_axes), *spatial), draw(dtypes)))
-    return x, window
+    shape = (*draw(strategies.leading_axes), *spatial)
+    if draw(st.booleans()):
+        window["data_format"] = "channels_last"
+        shape = (*shape[:-2][:1], *spatial, draw(strategies.channels))
+    return draw(strategies.arrays(shape, draw(dtypes), kinds)), window
 
 
 @st.composite
@@ -39,15 +42,23 @@ def _quiet():
         yield
 
 
-@given(max_pools(**SMALL))
+def outcome(function, *args, **kwargs):
+    """Return the result, or what the error says: a window may have no element."""
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        return str(error)
+
+
+@given(pools(**SMALL))
 @settings(max_examples=300)
 def test_the_reference_is_the_plain_loop(case):
     x, window = case
-    if not all(brute.windows(x.shape[-2:], **window)[1]):
-        with pytest.raises(ValueError, match="covers no element"):
-            reference.max_pool2d(x, **window)
+    expected = outcome(brute.max_pool2d, x, **window)
+    if isinstance(expected, str):
+        assert "covers no element" in outcome(reference.max_pool2d, x, **window)
         return
-    values, argmax, indices = brute.max_pool2d(x, **window)
+    values, argmax, indices = expected
     same_values(reference.max_pool2d(x, **window), values)
     same_values(reference.max_pool2d(x, **window, return_indices=True)[1], indices)
     positions = reference.max_pool2d(x, **window, return_argmax=True)[1]
@@ -57,28 +68,41 @@ def test_the_reference_is_the_plain_loop(case):
     same_bits(dx, brute.max_pool2d_backward(dy, argmax, x.shape, **window))
 
 
+@given(pools(st.sampled_from(strategies.NUMBERS), strategies.SUMMABLE, **SMALL), strategies.divisors)
+@settings(max_examples=300)
+def test_the_reference_averages_are_the_plain_loop(case, divisor):
+    x, window = case
+    expected = outcome(brute.avg_pool2d, and_magnitude(x), **window, **divisor)
+    if isinstance(expected, str):
+        assert "covers no element" in outcome(reference.avg_pool2d, x, **window, **divisor)
+        return
+    taps = np.prod(brute.both(window["kernel_size"]))
+    y = reference.avg_pool2d(x, **window, **divisor)
+    dx = reference.avg_pool2d_backward(y, x.shape, **window, **divisor)
+    assert y.dtype == dx.dtype == (x.dtype if x.dtype in FLOATS else float)
+    near(y, *expected, taps)
+    near(dx, *brute.avg_pool2d_backward(and_magnitude(y), (2, *x.shape), **window, **divisor), taps)
+
+
 @given(images(**SMALL))
 @settings(max_examples=150)
 def test_the_reference_columns_are_the_plain_loop(case):
     x, cols, window = case
     same_bits(reference.im2col(x, **window), brute.im2col(x, **window))
     same_bits(reference.col2im(cols, x.shape, **window), brute.col2im(cols, x.shape, **window))
+    if "output_size" not in window:
+        same_bits(reference.unfold(x, **window), brute.unfold(x, **window))
+        cols = brute.by_image(cols, x.shape, **window)
+        same_bits(reference.fold(cols, x.shape[2:], **window), brute.fold(cols, x.shape[2:], **window))
 
 
-def outcome(module, x, window):
-    """Return y and argmax, or what the error says: a window may have no element."""
-    try:
-        return module.max_pool2d(x, **window, return_argmax=True)
-    except ValueError as error:
-        return str(error)
-
-
-@given(max_pools(), strategies.input_layouts)
+@given(pools(), strategies.input_layouts)
 @settings(max_examples=1000)
 def test_max_pool2d(case, layout):
     x, window = case
-    if isinstance(result := outcome(reference, x, window), str):
-        assert outcome(fastpool, x, window) == result
+    result = outcome(reference.max_pool2d, x, **window, return_argmax=True)
+    if isinstance(result, str):
+        assert outcome(fastpool.max_pool2d, x, **window, return_argmax=True) == result
         return
     expected, argmax = result
     indices = reference.max_pool2d(x, **window, return_indices=True)[1]
@@ -90,11 +114,12 @@ def test_max_pool2d(case, layout):
         same_values(found, positions)
 
 
-@given(max_pools(st.sampled_from(NUMBERS)), st.data())
+@given(pools(st.sampled_from(strategies.NUMBERS)), st.data())
 @settings(max_examples=1000)
 def test_max_pool2d_backward(case, data):
     x, window = case
-    if isinstance(result := outcome(reference, x, window), str):
+    result = outcome(reference.max_pool2d, x, **window, return_argmax=True)
+    if isinstance(result, str):
         return
     y, argmax = result
     dy = data.draw(strategies.arrays(y.shape, x.dtype))
@@ -103,15 +128,47 @@ def test_max_pool2d_backward(case, data):
     same_bits(fastpool.max_pool2d_backward(dy, argmax, x.shape, **window), expected)
 
 
+@given(pools(kinds=strategies.SUMMABLE), strategies.divisors, strategies.input_layouts)
+@settings(max_examples=500)
+def test_avg_pool2d(case, divisor, layout):
+    x, window = case
+    expected = outcome(reference.avg_pool2d, and_magnitude(x), **window, **divisor)
+    if isinstance(expected, str):
+        assert outcome(fastpool.avg_pool2d, x, **window, **divisor) == expected
+        return
+    y = fastpool.avg_pool2d(laid_out(x, layout), **window, **divisor)
+    assert y.dtype == (x.dtype if x.dtype in FLOATS else float)
+    near(y, *expected, terms(y.dtype, window["kernel_size"]))
+
+
+@given(pools(st.sampled_from(strategies.NUMBERS)), strategies.divisors, st.data())
+@settings(max_examples=500)
+def test_avg_pool2d_backward(case, divisor, data):
+    x, window = case
+    y = outcome(reference.avg_pool2d, x, **window)
+    if isinstance(y, str):
+        return
+    dy = data.draw(strategies.arrays(y.shape, x.dtype, strategies.SUMMABLE))
+    dx = fastpool.avg_pool2d_backward(laid_out(dy, data.draw(strategies.input_layouts)), x.shape, **window, **divisor)
+    assert dx.dtype == y.dtype
+    expected = reference.avg_pool2d_backward(and_magnitude(dy), (2, *x.shape), **window, **divisor)
+    windows = reference.avg_pool2d_backward(np.ones(y.shape), x.shape, **window, divisor_override=1)
+    near(dx, *expected, windows * (1 if dx.dtype == np.float32 else 2))
+
+
 @given(images(), strategies.input_layouts)
 @settings(max_examples=700)
 def test_columns(case, layout):
     x, cols, window = case
     columns = reference.im2col(x, **window)
     dx = reference.col2im(cols, x.shape, **window)
-    x, cols = laid_out(x, layout), laid_out(cols, layout)
-    same_bits(fastpool.im2col(x, **window), columns)
-    same_bits(fastpool.col2im(cols, x.shape, **window), dx)
+    given_x, given_cols = laid_out(x, layout), laid_out(cols, layout)
+    same_bits(fastpool.im2col(given_x, **window), columns)
+    same_bits(fastpool.col2im(given_cols, x.shape, **window), dx)
+    if "output_size" not in window:
+        same_bits(fastpool.unfold(given_x, **window), reference.unfold(x, **window))
+        given_cols = laid_out(brute.by_image(cols, x.shape, **window), layout)
+        same_bits(fastpool.fold(given_cols, x.shape[2:], **window), dx)
 
 
 @given(st.data(), st.tuples(*[st.integers(1, 5)] * 2) | st.integers(1, 9), st.sampled_from(FLOATS))

@@ -25,8 +25,11 @@ WINDOWS = [
 
 
 def check(implementation, x, **window):
+    """The columns are those of the plain loops, of all images together and of each by itself."""
     before = x.copy()
     same_bits(implementation.im2col(x, **window), brute.im2col(x, **window))
+    if "output_size" not in window:
+        same_bits(implementation.unfold(x, **window), brute.unfold(x, **window))
     same_bits(x, before)
 
 
@@ -35,6 +38,8 @@ def check_back(implementation, cols, shape, **window):
     with np.errstate(over="ignore", invalid="ignore"):
         expected = brute.col2im(cols, shape, **window)
         same_bits(implementation.col2im(cols, shape, **window), expected)
+        if "output_size" not in window:
+            same_bits(implementation.fold(brute.by_image(cols, shape, **window), shape[2:], **window), expected)
     same_bits(cols, before)
 
 
@@ -48,6 +53,27 @@ def test_the_order_of_the_columns(implementation):
     columns = implementation.im2col(x, (1, 2)).reshape(3, 2, 2, 2)  # channel, place; image, window
     for channel, place, image, window in np.ndindex(columns.shape):
         assert columns[channel, place, image, window] == x[image, channel, window, place]
+
+
+def test_the_order_of_unfolded_columns(implementation):
+    x = np.arange(24.0).reshape(2, 3, 2, 2)
+    columns = implementation.unfold(x, (1, 2)).reshape(2, 3, 2, 2)  # image, channel; place, window
+    for image, channel, place, window in np.ndindex(columns.shape):
+        assert columns[image, channel, place, window] == x[image, channel, window, place]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_fold_without_a_batch(implementation, window):
+    for channels in (0, 1, 3):
+        shape = (1, channels, 7, 13)
+        cols = columns_of(shape, np.float32, **window)
+        same_bits(implementation.fold(cols, (7, 13), **window), brute.col2im(cols, shape, **window)[0])
+
+
+def test_fold_to_a_square(implementation):
+    cols = columns_of((1, 3, 8, 8), np.float32, kernel_size=3)
+    for size in (8, np.int16(8), [8, 8], np.array([8, 8])):
+        same_bits(implementation.fold(cols, size, 3), brute.col2im(cols, (1, 3, 8, 8), 3)[0])
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -72,6 +98,8 @@ def test_integers_give_float64(implementation, dtype):
     expected = dtype if dtype.kind == "f" else np.float64
     assert implementation.im2col(np.ones((1, 1, 2, 2), dtype), 2).dtype == expected
     assert implementation.col2im(np.ones((4, 1), dtype), (1, 1, 2, 2), 2).dtype == expected
+    assert implementation.unfold(np.ones((1, 1, 2, 2), dtype), 2).dtype == expected
+    assert implementation.fold(np.ones((4, 1), dtype), 2, 2).dtype == expected
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)], ids=str)
@@ -125,6 +153,7 @@ def test_columns_add_up_in_kernel_order(implementation):
     assert middle == np.float32(1) + np.float32(1e8) + np.float32(-1e8) + np.float32(1) == 1
     cols[[0, 1, 2, 3], [3, 2, 1, 0]] = [1e8, -1e8, 1, 1]
     assert implementation.col2im(cols, (1, 1, 3, 3), 2)[0, 0, 1, 1] == 2
+    assert implementation.fold(cols, 3, 2)[0, 1, 1] == 2
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -138,17 +167,30 @@ def test_col2im_is_the_adjoint_of_im2col(implementation, window, dtype):
     assert np.vdot(columns, g) == np.vdot(x, implementation.col2im(g, x.shape, **window)) != 0
 
 
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_fold_is_the_adjoint_of_unfold(implementation, window):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (2, 3, 11, 14)).astype(float)
+    columns = implementation.unfold(x, **window)
+    g = rng.integers(-9, 9, columns.shape).astype(float)
+    assert np.vdot(columns, g) == np.vdot(x, implementation.fold(g, (11, 14), **window)) != 0
+
+
 @pytest.mark.parametrize("layout", INPUT_LAYOUTS)
 @pytest.mark.parametrize("dtype", [*FLOATS, "?", "i2"])
 def test_layouts(implementation, layout, dtype):
     shape = (2, 3, 7, 19)
     for window in WINDOWS:
         x, cols = random_array(shape, dtype), columns_of(shape, dtype, **window)
-        given = laid_out(x, layout), laid_out(cols, layout)
-        same_bits(implementation.im2col(given[0], **window), implementation.im2col(x, **window))
-        same_bits(implementation.col2im(given[1], shape, **window), implementation.col2im(cols, shape, **window))
-        np.testing.assert_array_equal(given[0], x)
-        np.testing.assert_array_equal(given[1], cols)
+        for function, argument, arguments in (
+            (implementation.im2col, x, ()),
+            (implementation.col2im, cols, (shape,)),
+            (implementation.unfold, x, ()),
+            (implementation.fold, brute.by_image(cols, shape, **window), (shape[2:],)),
+        ):
+            given = laid_out(argument, layout)
+            same_bits(function(given, *arguments, **window), function(argument, *arguments, **window))
+            np.testing.assert_array_equal(given, argument)
 
 
 @pytest.mark.parametrize("axes", [(1, 0, 2, 3), (0, 1, 3, 2), (3, 1, 2, 0), (2, 3, 0, 1)], ids=str)
@@ -169,11 +211,17 @@ def test_broadcast_axes(implementation):
         cols = columns_of(shape, np.float32, **window)
         check_back(implementation, np.broadcast_to(cols[:1], cols.shape), shape, **window)
         check_back(implementation, np.broadcast_to(cols[:, :1], cols.shape), shape, **window)
+        cols = brute.by_image(cols, shape, **window)
+        for some in (cols[:1], cols[:, :1], cols[:, :, :1]):
+            given = np.broadcast_to(some, cols.shape)
+            same_bits(implementation.fold(given, shape[2:], **window), brute.fold(given, shape[2:], **window))
 
 
 def test_lists(implementation):
     same_bits(implementation.im2col([[[[1, 2], [3, 4]]]], [1, 2], stride=[1, 1]), np.array([[1.0, 3], [2, 4]]))
     same_bits(implementation.col2im([[1, 3], [2, 4]], [1, 1, 2, 2], [1, 2]), np.array([[[[1.0, 2], [3, 4]]]]))
+    same_bits(implementation.unfold([[[[1, 2], [3, 4]]]], [1, 2], stride=[1, 1]), np.array([[[1.0, 3], [2, 4]]]))
+    same_bits(implementation.fold([[1, 3], [2, 4]], [2, 2], [1, 2]), np.array([[[1.0, 2], [3, 4]]]))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -182,7 +230,12 @@ def test_out(implementation, layout, dtype):
     shape = (2, 3, 7, 19)
     for window in WINDOWS:
         x, cols = random_array(shape, dtype), columns_of(shape, dtype, **window)
-        for function, arguments in ((implementation.im2col, (x,)), (implementation.col2im, (cols, shape))):
+        for function, arguments in (
+            (implementation.im2col, (x,)),
+            (implementation.col2im, (cols, shape)),
+            (implementation.unfold, (x,)),
+            (implementation.fold, (brute.by_image(cols, shape, **window), shape[2:])),
+        ):
             expected = function(*arguments, **window)
             out = sentinel(expected.shape, expected.dtype, layout)
             around = surroundings(out)

@@ -7,23 +7,48 @@ import pytest
 from helpers import same_values, sentinel
 
 NAN = float("nan")
+
+
+class Thing:
+    """No number, array or string. Its name is the same in every process, which names of tests must be."""
+
+    def __repr__(self):
+        return "Thing()"
+
+
 X = np.arange(2 * 3 * 6 * 7, dtype=np.float32).reshape(2, 3, 6, 7)
 DY = np.ones((2, 3, 3, 3), np.float32)
 ARGMAX = np.zeros((2, 3, 3, 3), np.uint8)
 COLS = np.ones((12, 18), np.float32)
+UNFOLDED = np.ones((2, 12, 9), np.float32)
 
 #: A call of every function that is right but for what a test puts in its place.
 RIGHT = {
     "im2col": {"x": X, "kernel_size": 2, "stride": 2},
     "col2im": {"cols": COLS, "input_shape": X.shape, "kernel_size": 2, "stride": 2},
+    "unfold": {"x": X, "kernel_size": 2, "stride": 2},
+    "fold": {"cols": UNFOLDED, "output_size": (6, 7), "kernel_size": 2, "stride": 2},
     "max_pool2d": {"x": X, "kernel_size": 2},
     "max_pool2d_backward": {"dy": DY, "argmax": ARGMAX, "input_shape": X.shape, "kernel_size": 2},
+    "avg_pool2d": {"x": X, "kernel_size": 2},
+    "avg_pool2d_backward": {"dy": DY, "input_shape": X.shape, "kernel_size": 2},
 }
-SHAPES = {"im2col": COLS.shape, "col2im": X.shape, "max_pool2d": DY.shape, "max_pool2d_backward": X.shape}
+SHAPES = {
+    "im2col": COLS.shape,
+    "col2im": X.shape,
+    "unfold": UNFOLDED.shape,
+    "fold": X.shape,
+    "max_pool2d": DY.shape,
+    "max_pool2d_backward": X.shape,
+    "avg_pool2d": DY.shape,
+    "avg_pool2d_backward": X.shape,
+}
 ARRAYS = [(name, key) for name, right in RIGHT.items() for key in right if isinstance(right[key], np.ndarray)]
-COLUMNS, POOLS = ["im2col", "col2im"], ["max_pool2d", "max_pool2d_backward"]
+MAXIMA, AVERAGES = ["max_pool2d", "max_pool2d_backward"], ["avg_pool2d", "avg_pool2d_backward"]
+POOLS = MAXIMA + AVERAGES
+BACKWARDS = ["max_pool2d_backward", "avg_pool2d_backward"]
 
-NOT_INTS = [True, np.True_, 2.5, 2.0, np.float32(2), NAN, b"2", 2j, {2}, {}, object(), (2, True), (2, 2.0), (2, None)]
+NOT_INTS = [True, np.True_, 2.5, 2.0, np.float32(2), NAN, b"2", 2j, {2}, {}, Thing(), (2, True), (2, 2.0), (2, None)]
 NOT_SHAPED = [(), (2,), (2, 2, 2), ((2, 2), 2), ((2, 2), (2, 2)), [[2]], np.ones((1, 2), int)]
 
 
@@ -109,7 +134,35 @@ def test_ceil_mode(implementation, function, value):
     refuses(implementation, function, TypeError, "ceil_mode", ceil_mode=value)
 
 
-@pytest.mark.parametrize("function", COLUMNS)
+@pytest.mark.parametrize("function", POOLS)
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(v, TypeError) for v in (None, 1, True, b"channels_last", ["channels_last"], np.array("channels_last"), Thing())]
+    + [(v, ValueError) for v in ("", "NCHW", "channels", "channels_Last", "channels_last ", np.str_("last"))],
+    ids=repr,
+)
+def test_data_format(implementation, function, value, error):
+    refuses(implementation, function, error, "data_format", data_format=value)
+
+
+@pytest.mark.parametrize("function", AVERAGES)
+@pytest.mark.parametrize("value", [None, 0, 1, 2.5, NAN, "a", [True], np.array(True), np.array([True])], ids=repr)
+def test_count_include_pad(implementation, function, value):
+    refuses(implementation, function, TypeError, "count_include_pad", count_include_pad=value)
+
+
+@pytest.mark.parametrize("function", AVERAGES)
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(v, TypeError) for v in ("a", *NOT_INTS, (), (2,), (2, 2), [[2]], np.ones((1, 2), int))]
+    + [(v, ValueError) for v in (0, -1, -(2**80), 2**62, 2**80, 10**400)],
+    ids=lambda value: repr(value)[:40],
+)
+def test_divisor_override(implementation, function, value, error):
+    refuses(implementation, function, error, "divisor_override", divisor_override=value)
+
+
+@pytest.mark.parametrize("function", ["im2col", "col2im"])
 @pytest.mark.parametrize(
     ("value", "error"),
     [(v, TypeError) for v in ("a", *NOT_INTS)]
@@ -120,17 +173,17 @@ def test_output_size(implementation, function, value, error):
     refuses(implementation, function, error, "output_size", output_size=value)
 
 
-@pytest.mark.parametrize("function", ["col2im", "max_pool2d_backward"])
+@pytest.mark.parametrize("function", ["col2im", *BACKWARDS])
 @pytest.mark.parametrize(
     "value",
-    [None, 4, 2.5, NAN, "abcd", object(), (2, 3, 6, 7.0), (2, 3, 6, True), (2, 3, 6, None), (2, 3, (6, 7))],
+    [None, 4, 2.5, NAN, "abcd", Thing(), (2, 3, 6, 7.0), (2, 3, 6, True), (2, 3, 6, None), (2, 3, (6, 7))],
     ids=repr,
 )
 def test_shapes_that_are_none(implementation, function, value):
     refuses(implementation, function, TypeError, "input_shape", input_shape=value)
 
 
-@pytest.mark.parametrize("function", ["col2im", "max_pool2d_backward"])
+@pytest.mark.parametrize("function", ["col2im", *BACKWARDS])
 @pytest.mark.parametrize(
     "value", [(), (7,), (-2, 3, 6, 7), (2, 3, 6, -7), (2, 3, 0, 7), (2, 3, 6, 0), (0, 0, 0, 0)], ids=repr
 )
@@ -138,12 +191,37 @@ def test_shapes_of_no_image(implementation, function, value):
     refuses(implementation, function, ValueError, "input_shape", input_shape=value)
 
 
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(v, TypeError) for v in ("a", None, *NOT_INTS)]
+    + [(v, ValueError) for v in (0, -1, (6, 0), (6, -7), 2**63, 2**80, (6, 2**80), *NOT_SHAPED)],
+    ids=repr,
+)
+def test_size_that_fold_gives(implementation, value, error):
+    refuses(implementation, "fold", error, "output_size", output_size=value)
+
+
+@pytest.mark.parametrize("value", [5, (6, 5), (9, 7), (6, 2**61)], ids=repr)
+def test_fold_to_another_size(implementation, value):
+    # The columns are named, with the shape that they would need.
+    refuses(implementation, "fold", ValueError, "^cols .*shape", output_size=value)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (12,), (12, 8), (2, 12, 10), (2, 12, 0), (11, 9), (2, 13, 9), (1, 2, 12, 9), (9, 12), (2, 9, 12)],
+    ids=str,
+)
+def test_columns_that_are_none(implementation, shape):
+    refuses(implementation, "fold", ValueError, "^cols .*shape", cols=np.ones(shape, np.float32))
+
+
 @pytest.mark.parametrize("value", [(2, 3, 6), (1, 2, 3, 6, 7)], ids=repr)
 def test_col2im_gives_images(implementation, value):
     refuses(implementation, "col2im", ValueError, "input_shape", input_shape=value)
 
 
-@pytest.mark.parametrize("function", ["col2im", "max_pool2d_backward"])
+@pytest.mark.parametrize("function", ["col2im", *BACKWARDS])
 @pytest.mark.parametrize(
     "value", [(2, 3, 6, 5), (2, 3, 9, 7), (2, 4, 6, 7), (0, 3, 6, 7), (2, 3, 6, 2**80), (2**80, 3, 6, 7)], ids=repr
 )
@@ -154,7 +232,7 @@ def test_shapes_of_another_image(implementation, function, value):
 
 
 def test_arrays_of_another_shape(implementation):
-    for function, argument in (("col2im", "cols"), ("max_pool2d_backward", "dy"), ("max_pool2d_backward", "argmax")):
+    for function, argument in (("col2im", "cols"), *((f, "dy") for f in BACKWARDS), ("max_pool2d_backward", "argmax")):
         right = RIGHT[function][argument]
         for wrong in (right[:1], right[:0], right[0], right[..., :-1], right[None], right.reshape(-1)):
             refuses(implementation, function, ValueError, f"^{argument} ", **{argument: wrong})
@@ -174,8 +252,9 @@ def test_dtypes(implementation, function, argument, dtype):
     refuses(implementation, function, TypeError, f"{argument} .*{name}", **{argument: wrong})
 
 
-def test_gradients_are_numbers(implementation):
-    refuses(implementation, "max_pool2d_backward", TypeError, "dy .*bool", dy=DY > 0)
+@pytest.mark.parametrize("function", BACKWARDS)
+def test_gradients_are_numbers(implementation, function):
+    refuses(implementation, function, TypeError, "dy .*bool", dy=DY > 0)
 
 
 @pytest.mark.parametrize("dtype", ["?", "f4", "f8"])
@@ -187,22 +266,43 @@ def test_positions_are_integers(implementation, dtype):
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(v, TypeError) for v in (None, "abcd", object(), {}, [[1, "a"]])] + [([[1], [1, 2]], ValueError)],
+    [(v, TypeError) for v in (None, "abcd", Thing(), {}, [[1, "a"]])] + [([[1], [1, 2]], ValueError)],
     ids=repr,
 )
 def test_no_arrays(implementation, function, argument, value, error):
     refuses(implementation, function, error, argument, **{argument: value})
 
 
-@pytest.mark.parametrize("function", ["im2col", "max_pool2d"])
+@pytest.mark.parametrize("function", ["im2col", "unfold", "max_pool2d", "avg_pool2d"])
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 0, 7), (2, 3, 6, 0), (0, 0, 0, 0)], ids=str)
 def test_inputs_without_planes(implementation, function, shape):
     refuses(implementation, function, ValueError, "^x", x=np.zeros(shape, np.float32))
 
 
+@pytest.mark.parametrize("function", ["im2col", "unfold"])
 @pytest.mark.parametrize("shape", [(6, 7), (3, 6, 7), (1, 2, 3, 6, 7)], ids=str)
-def test_im2col_takes_images(implementation, shape):
-    refuses(implementation, "im2col", ValueError, "^x ", x=np.zeros(shape, np.float32))
+def test_columns_are_of_images(implementation, function, shape):
+    refuses(implementation, function, ValueError, "^x ", x=np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("function", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("shape", [(), (7,), (6, 7), (0, 7, 3), (2, 6, 0, 3), (2, 0, 7, 0)], ids=str)
+def test_inputs_without_planes_before_the_channel(implementation, function, shape):
+    x = np.zeros(shape, np.float32)
+    refuses(implementation, function, ValueError, "^x", x=x, data_format="channels_last")
+
+
+@pytest.mark.parametrize("function", BACKWARDS)
+def test_shapes_in_the_other_format(implementation, function):
+    # (2, 3, 6, 7) has planes of (3, 6) and 7 channels, of which (2, 3, 3, 3) is not the result.
+    last = {"data_format": "channels_last"}
+    refuses(implementation, function, ValueError, "^dy .*shape", **last)
+    refuses(implementation, function, ValueError, "^input_shape ", input_shape=(6, 7), **last)
+    refuses(implementation, function, ValueError, "^input_shape", input_shape=(0, 7, 3), **last)
+    dy = np.ones((2, 1, 3, 7), np.float32)
+    if function == "max_pool2d_backward":
+        refuses(implementation, function, ValueError, "^argmax .*shape", dy=dy, **last)
+    refuses(implementation, function, ValueError, "^dy .*shape", dy=dy)
 
 
 def test_results_too_large_to_address(implementation):
@@ -210,12 +310,19 @@ def test_results_too_large_to_address(implementation):
     message = "result .*shape.*addressed"
     refuses(implementation, "im2col", ValueError, message, x=huge, kernel_size=2**11, stride=1, out=None)
     window = {"kernel_size": 2**31, "stride": 1, "padding": 2**31 - 1}
-    refuses(implementation, "max_pool2d", ValueError, message, x=[[1.0]], **window, out=None)
+    for function in ("max_pool2d", "avg_pool2d"):
+        refuses(implementation, function, ValueError, message, x=[[1.0]], **window, out=None)
+        last = {"x": [[[1.0]]], "data_format": "channels_last"}
+        refuses(implementation, function, ValueError, message, **last, **window, out=None)
+    refuses(implementation, "unfold", ValueError, message, x=huge, kernel_size=2**11, stride=1, out=None)
+    nothing = {"cols": np.empty((0, 1, 2**60), bool), "output_size": 2**30, "kernel_size": 1, "stride": 1, "out": None}
+    refuses(implementation, "fold", ValueError, message, **nothing)
     nothing = {"cols": np.empty((4, 0)), "input_shape": (0, 1, 2**40, 2**40), "kernel_size": 2, "out": None}
     refuses(implementation, "col2im", ValueError, message, **nothing)
     nothing = np.empty((0, 2**30, 2**30), np.float32), np.empty((0, 2**30, 2**30), np.uint8)
     shape = {"input_shape": (0, 2**31, 2**31), "out": None}
     refuses(implementation, "max_pool2d_backward", ValueError, message, dy=nothing[0], argmax=nothing[1], **shape)
+    refuses(implementation, "avg_pool2d_backward", ValueError, message, dy=nothing[0], **shape)
 
 
 def test_kernels_with_more_places_than_an_argmax_counts(implementation):

@@ -25,43 +25,56 @@ def flush(array, at_end):
     maps.append(block)
     return copy
 
-rng = np.random.default_rng(SEED)
-for case in range(CASES):
-    dtype = rng.choice(["f4", "f8", "u1", "i4"])
-    n, c = rng.integers(1, 4, 2)
-    height, width = rng.integers(1, 20), rng.integers(1, 100)
-    kernel = tuple(int(rng.integers(1, min(size, 6) + 1)) for size in (height, width))
-    window = (
-        tuple(int(s) for s in rng.integers(1, 6, 2)),
-        tuple(tuple(int(p) for p in rng.integers(0, k, 2)) for k in kernel),
-        1,
-    )
-    shape = (int(n), int(c), int(height), int(width))
-    x = rng.integers(0, 99, shape).astype(dtype)
+def check(name, *arguments, **window):
+    '''The function gives what its reference gives, from flush arrays to a flush one.'''
+    fast, expected = getattr(fastpool, name), getattr(reference, name)(*arguments, **window)
     for at_end in (False, True):
-        image = flush(x, at_end)
-        y, argmax = reference.max_pool2d(x, kernel, *window, True, return_argmax=True)
-        out = flush(np.zeros_like(y), at_end)
-        fastpool.max_pool2d(image, kernel, *window, True, out=out)
-        assert np.array_equal(out, y)
-        positions = fastpool.max_pool2d(image, kernel, *window, True, return_argmax=True)[1]
-        assert np.array_equal(positions, argmax)
-        dy, argmax, dx = flush(y, at_end), flush(argmax, at_end), flush(np.zeros_like(x), at_end)
-        fastpool.max_pool2d_backward(dy, argmax, shape, kernel, *window, True, out=dx)
-        assert np.array_equal(dx, reference.max_pool2d_backward(y, argmax, shape, kernel, *window, True))
-        columns = reference.im2col(x, kernel, None, *window)
-        cols = flush(np.zeros_like(columns), at_end)
-        fastpool.im2col(image, kernel, None, *window, out=cols)
-        assert np.array_equal(cols, columns)
-        back = flush(np.zeros(shape, columns.dtype), at_end)
-        fastpool.col2im(cols, shape, kernel, None, *window, out=back)
-        assert np.array_equal(back, reference.col2im(columns, shape, kernel, None, *window))
-    del image, out, dy, argmax, dx, cols, back
+        given = [flush(a, at_end) if isinstance(a, np.ndarray) else a for a in arguments]
+        out = flush(np.zeros_like(expected), at_end)
+        fast(*given, **window, out=out)
+        assert np.allclose(out, expected, rtol=1e-5, atol=0) if 'avg' in name else np.array_equal(out, expected)
+        if name == 'max_pool2d':
+            positions = reference.max_pool2d(*arguments, **window, return_argmax=True)[1]
+            assert np.array_equal(fast(*given, **window, return_argmax=True)[1], positions)
+        del given, out
     maps.clear()
+
+rng = np.random.default_rng(SEED)
+for case in range(60):
+    dtype = rng.choice(["f4", "f8", "u1", "i4"])
+    n, c = (int(size) for size in rng.integers(1, 4, 2))
+    height, width = (int(rng.integers(1, most)) for most in (20, 100))
+    kernel = tuple(int(rng.integers(1, min(size, 6) + 1)) for size in (height, width))
+    window = {
+        "kernel_size": kernel,
+        "stride": tuple(int(s) for s in rng.integers(1, 6, 2)),
+        "padding": tuple(tuple(int(p) for p in rng.integers(0, k, 2)) for k in kernel),
+    }
+    x = rng.integers(0, 99, (n, c, height, width)).astype(dtype)
+    if FUNCTIONS == "im2col":
+        check("im2col", x, **window)
+        check("col2im", reference.im2col(x, **window), x.shape, **window)
+    elif FUNCTIONS == "unfold":
+        check("unfold", x, **window)
+        check("fold", reference.unfold(x, **window), (height, width), **window)
+    else:
+        window["ceil_mode"] = True
+        if case % 2:
+            window["data_format"] = "channels_last"
+            x = rng.integers(0, 99, (n, height, width // 9 + kernel[1], rng.integers(1, 70))).astype(dtype)
+        if FUNCTIONS == "max_pool2d":
+            y, argmax = reference.max_pool2d(x, **window, return_argmax=True)
+            check("max_pool2d", x, **window)
+            check("max_pool2d_backward", y, argmax, x.shape, **window)
+        else:
+            window["count_include_pad"] = bool(case // 2 % 2)
+            check("avg_pool2d", x, **window)
+            check("avg_pool2d_backward", reference.avg_pool2d(x, **window).astype(dtype), x.shape, **window)
 """
 
 
 @pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="needs mprotect")
+@pytest.mark.parametrize("functions", ["im2col", "unfold", "max_pool2d", "avg_pool2d"])
 @pytest.mark.parametrize("seed", range(3))
-def test_pages_that_must_not_be_touched(seed):
-    run(f"SEED, CASES = {seed}, 60\n{SCRIPT}", timeout=180)
+def test_pages_that_must_not_be_touched(functions, seed):
+    run(f"FUNCTIONS, SEED = {functions!r}, {seed}\n{SCRIPT}", timeout=180)

@@ -87,6 +87,7 @@ def avg_pool(stride: int) -> Kernel:
 @inline
 def add_up(d, values, base, count, offsets, taps):
     """Add up the elements at `offsets` from each of `count` places, in place."""
+    d = simd.widened(d, tile.SHARED)
     end = base + count
     for i in range(base, end, simd.lanes(d)):
         total = simd.load(d, values, i + offsets[0])

@@ -16,7 +16,7 @@ from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, ceil_div
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.max_pool import outranks
-from fastpool.kernels.tile import distance, sweep, tile
+from fastpool.kernels.tile import SHARED, distance, sweep, tile
 
 #: Axes of so many places, at stride 1, are reduced in two passes.
 LONG = 8
@@ -28,6 +28,7 @@ def take(d, dp, values, positions, base, count, offsets, steps, taps, argmax, ca
 
     The position of the element at offsets[k] is steps[k], plus, except in a `first` pass, what it was.
     """
+    d, dp = simd.widened(d, SHARED), simd.widened(dp, SHARED)
     end = base + count
     for i in range(base, end, simd.lanes(d)):
         best = simd.load(d, values, i + offsets[0])

@@ -198,16 +198,6 @@ def _address(builder: Any, pointer: types.CPointer, value: Any, offset: Any, lan
     return builder.bitcast(builder.gep(value, [offset]), vector.as_pointer())
 
 
-def _convert(builder: Any, value: Any, source: types.Type, target: types.Type, lanes: int) -> Any:
-    """Widen or narrow the integers of a vector; floats stay what they are."""
-    if source == target:
-        return value
-    wanted = ir.VectorType(_llvm(target), lanes)
-    if source.bitwidth >= target.bitwidth:
-        return builder.trunc(value, wanted) if source.bitwidth > target.bitwidth else value
-    return (builder.sext if source.signed else builder.zext)(value, wanted)
-
-
 def _spread(builder: Any, scalar: Any, lanes: int) -> Any:
     """A vector whose lanes are all `scalar`."""
     vector = ir.VectorType(scalar.type, lanes)
@@ -232,14 +222,38 @@ def _between(builder: Any, first: Any, last: Any, lanes: int) -> Any:
     )
 
 
-def _masked(builder: Any, name: str, result: ir.Type, args: list[Any]) -> Any:
+def _masked(context: Any, builder: Any, name: str, result: ir.Type, args: list[Any]) -> Any:
     """Call llvm.masked.load or .store: what the mask leaves out is not touched."""
     vector = args[0].type if name == "store" else result
+    bits = vector.element.width if isinstance(vector.element, ir.IntType) else 32
+    if bits < 32 and "+avx512bw" not in context.codegen()._tm_features:
+        # No mask is that narrow here. LLVM would write a branch for every lane: hundreds, and minutes to compile.
+        return _masked_one_by_one(builder, name, vector, args)
     intrinsic_name = f"llvm.masked.{name}.v{vector.count}{_suffix(vector.element)}.p0"
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(result, [a.type for a in args]), intrinsic_name
     )
     return builder.call(function, args)
+
+
+def _masked_one_by_one(builder: Any, name: str, vector: Any, args: list[Any]) -> Any:
+    """Do in a loop over the lanes what `_masked` does."""
+    pointer, mask = (args[1], args[3]) if name == "store" else (args[0], args[2])
+    i32 = ir.IntType(32)
+    chosen = cgutils.alloca_once(builder, ir.VectorType(ir.IntType(8), vector.count))
+    builder.store(builder.zext(mask, ir.VectorType(ir.IntType(8), vector.count)), chosen)
+    lanes = cgutils.alloca_once_value(builder, args[0] if name == "store" else args[3])
+
+    def lane(array: Any, element: ir.Type, i: Any) -> Any:
+        return builder.gep(builder.bitcast(array, element.as_pointer()), [i])
+
+    with cgutils.for_range(builder, i32(vector.count)) as loop:
+        i = loop.index
+        with builder.if_then(builder.trunc(builder.load(lane(chosen, ir.IntType(8), i)), _I1)):
+            outside, inside = lane(pointer, vector.element, i), lane(lanes, vector.element, i)
+            source, target = (inside, outside) if name == "store" else (outside, inside)
+            builder.store(builder.load(source, align=1), target, align=1)
+    return builder.load(lanes)
 
 
 def _suffix(element: ir.Type) -> str:
@@ -255,12 +269,12 @@ def _load(builder: Any, pointer: Any) -> Any:
 
 @intrinsic
 def load(typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Integer) -> Any:
-    """The elements of memory from `offset` on, converted to the tag's integers if theirs are others."""
+    """The elements of memory from `offset` on."""
     result = Vector(d.element, d.lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _address(builder, memory, args[1], args[2], d.lanes)
-        return _convert(builder, _load(builder, pointer), memory.dtype, d.element, d.lanes)
+        return _load(builder, pointer)
 
     return result(d, memory, types.intp), codegen
 
@@ -284,8 +298,7 @@ def load_between(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, value, offset, first, last = args
         zeros = ir.Constant(ir.VectorType(_llvm(memory.dtype), d.lanes), None)
-        loaded = _load_between(builder, _address(builder, memory, value, offset, d.lanes), first, last, zeros)
-        return _convert(builder, loaded, memory.dtype, d.element, d.lanes)
+        return _load_between(context, builder, _address(builder, memory, value, offset, d.lanes), first, last, zeros)
 
     return result(d, memory, types.intp, types.intp, types.intp), codegen
 
@@ -312,18 +325,18 @@ def load_where(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask, whole, value, pointer, offset = args
         pointer = _address(builder, memory, pointer, offset, other.lanes)
-        return _load_where(builder, pointer, mask, whole, value)
+        return _load_where(context, builder, pointer, lambda: mask, whole, value)
 
     return other(mask, types.boolean, other, memory, types.intp), codegen
 
 
-def _load_where(builder: Any, pointer: Any, mask: Any, whole: Any, other: Any) -> Any:
+def _load_where(context: Any, builder: Any, pointer: Any, mask: Callable[[], Any], whole: Any, other: Any) -> Any:
     with builder.if_else(whole, likely=True) as (then, otherwise):
         with then:
             full = _load(builder, pointer)
             full_block = builder.block
         with otherwise:
-            part = _masked(builder, "load", other.type, [pointer, ir.IntType(32)(1), mask, other])
+            part = _masked(context, builder, "load", other.type, [pointer, ir.IntType(32)(1), mask(), other])
             part_block = builder.block
     loaded = builder.phi(other.type)
     loaded.add_incoming(full, full_block)
@@ -345,37 +358,26 @@ def load_or(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, memory, offset, first, last = args
         pointer = _address(builder, signature.args[1], memory, offset, other.lanes)
-        return _load_between(builder, pointer, first, last, value)
+        return _load_between(context, builder, pointer, first, last, value)
 
     return other(other, memory, types.intp, types.intp, types.intp), codegen
 
 
-def _load_between(builder: Any, pointer: Any, first: Any, last: Any, other: Any) -> Any:
-    vector = other.type
+def _load_between(context: Any, builder: Any, pointer: Any, first: Any, last: Any, other: Any) -> Any:
+    lanes = other.type.count
     whole = builder.and_(
-        builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(vector.count))
+        builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(lanes))
     )
-    with builder.if_else(whole, likely=True) as (then, otherwise):
-        with then:
-            full = _load(builder, pointer)
-            full_block = builder.block
-        with otherwise:
-            mask = _between(builder, first, last, vector.count)
-            part = _masked(builder, "load", vector, [pointer, ir.IntType(32)(1), mask, other])
-            part_block = builder.block
-    loaded = builder.phi(vector)
-    loaded.add_incoming(full, full_block)
-    loaded.add_incoming(part, part_block)
-    return loaded
+    return _load_where(context, builder, pointer, lambda: _between(builder, first, last, lanes), whole, other)
 
 
 @intrinsic
 def store(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vector) -> Any:
-    """Write all lanes of `v` to memory from `offset` on, converted to its integers."""
+    """Write all lanes of `v` to memory from `offset` on."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _address(builder, memory, args[0], args[1], v.lanes)
-        builder.store(_convert(builder, args[2], v.element, memory.dtype, v.lanes), pointer, align=1)
+        builder.store(args[2], pointer, align=1)
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, v), codegen
@@ -388,14 +390,13 @@ def store_before(typingctx: Any, memory: types.CPointer, offset: types.Integer, 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, offset, vector, end = args
         pointer = _address(builder, memory, value, offset, v.lanes)
-        vector = _convert(builder, vector, v.element, memory.dtype, v.lanes)
         last = builder.sub(end, offset)
         with builder.if_else(builder.icmp_signed(">=", last, last.type(v.lanes)), likely=True) as (then, otherwise):
             with then:
                 builder.store(vector, pointer, align=1)
             with otherwise:
                 mask = _between(builder, last.type(0), last, v.lanes)
-                _masked(builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
+                _masked(context, builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, v, types.intp), codegen
@@ -410,12 +411,11 @@ def store_where(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask, whole, pointer, offset, vector = args
         pointer = _address(builder, memory, pointer, offset, v.lanes)
-        vector = _convert(builder, vector, v.element, memory.dtype, v.lanes)
         with builder.if_else(whole, likely=True) as (then, otherwise):
             with then:
                 builder.store(vector, pointer, align=1)
             with otherwise:
-                _masked(builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
+                _masked(context, builder, "store", ir.VoidType(), [vector, pointer, ir.IntType(32)(1), mask])
         return context.get_dummy_value()
 
     return types.none(mask, types.boolean, memory, types.intp, v), codegen
@@ -423,7 +423,7 @@ def store_where(
 
 @intrinsic
 def rolled(typingctx: Any) -> Any:
-    """In the body of a loop: LLVM shall not unroll it. Loops over two or three places get slower and larger by that."""
+    """In the body of a loop: LLVM shall not unroll it, unless all of it. A loop of few rounds gets slower by that."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # An empty instruction that may not be copied: no CPU ever sees it.
@@ -535,6 +535,7 @@ def zip_upper(typingctx: Any, a: Vector, b: Vector) -> Any:
     return _shuffle(a, b, [a.lanes // 2 + i // 2 + i % 2 * a.lanes for i in range(a.lanes)])
 
 
+NUMBERS = (types.Integer, types.Float)
 Codegen = Callable[[Any, Vector, Any, Any], Any]
 
 
@@ -554,14 +555,15 @@ def _compare(sign: str, nan: bool = False) -> Codegen:
     return compare
 
 
-def _operator(op: Any, result: Callable[[Vector], Vector], codegen: Codegen) -> None:
-    """Give Python's operator `op` a meaning for two vectors of one type."""
+def _operator(op: Any, result: Callable[[Vector], Vector], codegen: Codegen, *elements: type[types.Type]) -> None:
+    """Give Python's operator `op` a meaning for two vectors of one type, made of one of these."""
 
     @infer_global(op)
     class Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
-            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
-                return result(args[0])(*args)
+            a, b = args
+            if isinstance(a, Vector) and a == b and isinstance(a.element, elements):
+                return result(a)(a, b)
             return None
 
     @lower_builtin(op, Vector, Vector)
@@ -569,14 +571,14 @@ def _operator(op: Any, result: Callable[[Vector], Vector], codegen: Codegen) -> 
         return codegen(builder, signature.args[0], *args)
 
 
-_operator(operator.add, lambda v: v, _arithmetic("add", "fadd"))
-_operator(operator.mul, lambda v: v, _arithmetic("mul", "fmul"))
-_operator(operator.truediv, lambda v: v, lambda builder, v, a, b: builder.fdiv(a, b))
-_operator(operator.and_, lambda v: v, _arithmetic("and_", "and_"))
-_operator(operator.or_, lambda v: v, _arithmetic("or_", "or_"))
-_operator(operator.gt, _mask, _compare(">"))
-_operator(operator.lt, _mask, _compare("<"))
-_operator(operator.eq, _mask, _compare("=="))
+_operator(operator.add, lambda v: v, _arithmetic("add", "fadd"), *NUMBERS)
+_operator(operator.mul, lambda v: v, _arithmetic("mul", "fmul"), *NUMBERS)
+_operator(operator.truediv, lambda v: v, lambda builder, v, a, b: builder.fdiv(a, b), types.Float)
+_operator(operator.and_, lambda v: v, lambda builder, v, a, b: builder.and_(a, b), types.Boolean, types.Integer)
+_operator(operator.or_, lambda v: v, lambda builder, v, a, b: builder.or_(a, b), types.Boolean, types.Integer)
+_operator(operator.gt, _mask, _compare(">"), *NUMBERS)
+_operator(operator.lt, _mask, _compare("<"), *NUMBERS)
+_operator(operator.eq, _mask, _compare("=="), *NUMBERS)
 
 
 @intrinsic

@@ -23,9 +23,8 @@ from fastpool.kernels.launch import inline
 
 #: A tile has about so many bytes, half of the smallest L1.
 BYTES = 1 << 14
-#: Calls that read and write more bytes than this, more than caches keep, write past the caches: a line that
-#: is stored to the usual way is read first.
-STREAMED = 64 << 20
+#: Vectors that are reduced at a time, in one walk through a list of offsets.
+SHARED = 2
 
 
 class Tile(NamedTuple):
@@ -34,7 +33,7 @@ class Tile(NamedTuple):
     outputs: int  # of a row, at most
     rows: int  # of a phase
     pitch: int  # places of a row
-    size: int  # of a phase, with room for a vector that runs over its end
+    size: int  # of a phase, with room for vectors that run over its end
     row_phases: int
     column_phases: int
     extra: int  # rows that a plane has beyond its output rows
@@ -60,7 +59,7 @@ def tile(h, w, rows, lanes, item):
     # The rows that two tiles share shall be few.
     height = max(elements // (count * pitch), 4 * (extra + 1))
     height = min(height, rows * (extra + 1))
-    return Tile(outputs, height, pitch, height * pitch + lanes, row_phases, column_phases, extra)
+    return Tile(outputs, height, pitch, height * pitch + SHARED * lanes, row_phases, column_phases, extra)
 
 
 @inline

@@ -1,0 +1,454 @@
+"""The vectors that kernels are written in, operation by operation, against NumPy."""
+
+import mmap
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from helpers import FLOATS, INTEGERS, NUMBERS, same_bits, same_values, specials
+from jobs import run
+from numba import njit
+
+from fastpool.kernels import simd
+
+every_number = pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+every_integer = pytest.mark.parametrize("dtype", [np.dtype(name) for name in INTEGERS], ids=str)
+
+#: Lanes that no vector has; taken modulo a smaller integer they would be some.
+FAR = [np.iinfo(np.int64).min, -(2**32), -256, 1 << 16, 1 << 32, np.iinfo(np.int64).max]
+
+
+def lanes_of(dtype):
+    return simd.BYTES // dtype.itemsize
+
+
+def memory(dtype, size):
+    """Specials, then any bits."""
+    start = specials(dtype)
+    rest = np.random.default_rng(0).bytes((size - len(start)) * dtype.itemsize)
+    return np.concatenate([start, np.frombuffer(rest, dtype)])
+
+
+def same_bytes(actual, expected):
+    """What is only moved keeps every bit, those of a NaN too."""
+    unsigned = f"u{actual.dtype.itemsize}"
+    same_values(actual.view(unsigned), expected.view(unsigned))
+
+
+def odd_specials(dtype):
+    """Specials, and one more where that makes their number odd: repeated, each of them gets to every lane."""
+    values = specials(dtype)
+    return values if len(values) % 2 else np.append(values, dtype.type(77))
+
+
+def every_pair(dtype):
+    """Two arrays, with every pair of specials in every lane."""
+    return [np.tile(grid.ravel(), lanes_of(dtype)) for grid in np.meshgrid(*[odd_specials(dtype)] * 2)]
+
+
+# ---------------------------------------------------------------- tags
+
+
+@every_number
+def test_tag(dtype):
+    @njit
+    def ask(array):
+        d = simd.tag(array)
+        return simd.lanes(d), simd.lanes(simd.widened(d, 3)), simd.scratch(d, 5)
+
+    lanes, three_times, scratch = ask(np.zeros((1, 2), dtype))
+    assert (lanes, three_times) == (lanes_of(dtype), 3 * lanes_of(dtype))
+    assert (scratch.dtype, scratch.shape) == (dtype, (5,))
+
+
+@pytest.mark.parametrize("element", ["u1", "u2", "u4", None])
+def test_position_tag(element):
+    @njit
+    def ask(array, argmax):
+        d = simd.position_tag(simd.tag(array), argmax)
+        return simd.lanes(d), simd.scratch(d, 0)
+
+    lanes, scratch = ask(np.zeros(1, np.float32), None if element is None else np.zeros((1, 2), element))
+    assert lanes == 16
+    assert scratch.dtype == (element or np.uint8)
+
+
+@every_number
+def test_constants(dtype):
+    @njit
+    def ask(out):
+        d = simd.tag(out)
+        out[0], out[1] = simd.lowest(d), simd.nan(d)
+
+    out = np.ones(2, dtype)
+    ask(out)
+    same_bits(out, np.array([-np.inf, np.nan] if dtype.kind == "f" else [np.iinfo(dtype).min, 0], dtype))
+
+
+@every_integer
+def test_highest(dtype):
+    assert njit(lambda array: simd.highest(simd.tag(array)))(np.zeros(1, dtype)) == np.iinfo(dtype).max
+
+
+# ---------------------------------------------------------------- memory
+
+
+@every_number
+def test_load_and_store(dtype):
+    @njit
+    def copy(source, out):
+        d = simd.tag(source)
+        for i in range(len(out)):
+            simd.store(simd.offset(simd.pointer(out[i]), 7), -2, simd.load(d, simd.pointer(source), i))
+
+    lanes = lanes_of(dtype)
+    source = memory(dtype, 2 * lanes + 20)
+    vectors = np.lib.stride_tricks.sliding_window_view(source, lanes)
+    out = np.full((len(vectors), lanes + 9), 77, dtype)
+    expected = out.copy()
+    expected[:, 5:-4] = vectors
+    copy(source, out)
+    same_bytes(out, expected)
+
+
+@njit
+def load_between(d, memory, at, first, last, other):
+    return simd.load_between(d, memory, at, first, last)
+
+
+@njit
+def load_or(d, memory, at, first, last, other):
+    return simd.load_or(other, memory, at, first, last)
+
+
+@njit
+def load_where(d, memory, at, first, last, other):
+    return simd.load_where(simd.between(d, first, last), first <= 0 and last >= simd.lanes(d), other, memory, at)
+
+
+@every_number
+@pytest.mark.parametrize("operation", [load_between, load_or, load_where], ids=lambda operation: operation.__name__)
+def test_limited_loads(operation, dtype):
+    def load(times):
+        @njit
+        def load(source, other, limits, out):
+            d = simd.widened(simd.tag(source), times)
+            v = simd.load(d, simd.pointer(other), 0)
+            for i, first in enumerate(limits):
+                for j, last in enumerate(limits):
+                    simd.store(simd.pointer(out[i, j]), 0, operation(d, simd.pointer(source), 3, first, last, v))
+
+        return load
+
+    # Lanes that are no power of two; or that a byte does not count.
+    for times in (1, 3 if dtype.itemsize > 1 else 4):
+        lanes = times * lanes_of(dtype)
+        near = range(-2, lanes + 3) if times == 1 else [-1, 0, 1, lanes // 2, lanes - 1, lanes, lanes + 1]
+        limits = np.array([*near, *FAR])
+        source, other = memory(dtype, 2 * lanes + 6).reshape(2, -1)
+        out = np.full((len(limits), len(limits), lanes), 77, dtype)
+        load(times)(source, other, limits, out)
+        lane = np.arange(lanes)
+        inside = (limits[:, None, None] <= lane) & (lane < limits[:, None])
+        otherwise = dtype.type(0) if operation is load_between else other[:lanes]
+        same_bytes(out, np.where(inside, source[3:], otherwise))
+
+
+@njit
+def store_before(memory, at, v, end, d):
+    simd.store_before(memory, at, v, end)
+
+
+@njit
+def store_where(memory, at, v, end, d):
+    simd.store_where(simd.between(d, 0, end - at), end - at >= simd.lanes(d), memory, at, v)
+
+
+@every_number
+@pytest.mark.parametrize("operation", [store_before, store_where], ids=lambda operation: operation.__name__)
+def test_limited_stores(operation, dtype):
+    @njit
+    def store(source, out, limits):
+        d = simd.tag(source)
+        v = simd.load(d, simd.pointer(source), 0)
+        for i in range(len(limits)):
+            operation(simd.pointer(out[i]), 3, v, limits[i], d)
+
+    lanes = lanes_of(dtype)
+    source = memory(dtype, lanes + 20)[:lanes]
+    limits = np.array([*range(lanes + 6), *(limit for limit in FAR if limit > FAR[0])])
+    out = np.full((len(limits), lanes + 9), 77, dtype)
+    expected = out.copy()
+    expected[:, 3:-6] = np.where(np.arange(3, lanes + 3) < limits[:, None], source, out[:, 3:-6])
+    store(source, out, limits)
+    same_bytes(out, expected)
+
+
+GUARDED = """
+import ctypes, mmap
+from numba import njit
+from fastpool.kernels import simd
+
+libc = ctypes.CDLL(None, use_errno=True)
+PAGE = mmap.PAGESIZE
+block = mmap.mmap(-1, 3 * PAGE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+for guard in (address, address + 2 * PAGE):
+    assert libc.mprotect(ctypes.c_void_p(guard), PAGE, 0) == 0, ctypes.get_errno()
+
+@njit
+def touch(page, at, first, last, out):
+    d, memory = simd.tag(page), simd.pointer(page)
+    mask = simd.between(d, first, last)
+    v = simd.load_between(d, memory, at, first, last)
+    v = simd.load_or(v, memory, at, first, last)
+    v = simd.load_where(mask, False, v, memory, at)
+    simd.store(simd.pointer(out), 0, v)
+    simd.store_where(mask, False, memory, at, v)
+    if first <= 0:
+        simd.store_before(memory, at, v, at + last)
+
+for dtype in ("i1", "u2", "i4", "f4", "f8"):
+    page = np.frombuffer(block, dtype, PAGE // np.dtype(dtype).itemsize, PAGE)
+    page[...] = np.arange(1, len(page) + 1) % 99
+    lanes = simd.BYTES // page.itemsize
+    out = np.zeros(lanes, dtype)
+    for count in range(lanes + 1):
+        touch(page, len(page) - count, 0, count, out)
+        assert np.array_equal(out[:count], page[len(page) - count :]) and not out[count:].any()
+        touch(page, count - lanes, lanes - count, lanes, out)
+        assert np.array_equal(out[lanes - count :], page[:count]) and not out[: lanes - count].any()
+    touch(page, len(page) + 5, 3, 2, out)
+    touch(page, -5 - lanes, -3, -2, out)
+    assert not out.any()
+"""
+
+
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="needs mprotect")
+def test_only_lanes_within_limits_are_touched():
+    run(GUARDED)
+
+
+def test_nothing_is_read_from_none():
+    @njit
+    def load(like, out):
+        d = simd.position_tag(simd.tag(like), None)
+        simd.store(simd.pointer(out), 0, simd.load_between(d, simd.pointer(None), 0, 0, 0))
+
+    out = np.ones(lanes_of(np.dtype("f4")), np.uint8)
+    load(np.zeros(1, np.float32), out)
+    assert not out.any()
+
+
+def test_scratch_lives_as_long_as_it_is_kept():
+    @njit
+    def total(like, size):
+        d = simd.tag(like)
+        first = simd.scratch(d, size)
+        counted = simd.pointer(first)
+        second = simd.scratch(d, size)
+        zeros = simd.pointer(second)
+        for i in range(size):
+            counted[i] = i
+        for i in range(size):
+            zeros[i] = 0
+        total = 0
+        for i in range(size):
+            total += counted[i]
+        simd.keep((first, second))
+        return total
+
+    assert total(np.zeros(1), 100) == 4950
+
+
+# ---------------------------------------------------------------- lanes
+
+
+class Lanes(NamedTuple):
+    """What becomes of vectors a and b; masks as ones and zeros."""
+
+    plus: np.ndarray
+    times: np.ndarray
+    greater: np.ndarray
+    less: np.ndarray
+    equal: np.ndarray
+    greater_or_nan: np.ndarray
+    either_nan: np.ndarray
+    is_nan: np.ndarray
+    is_number: np.ndarray
+    both: np.ndarray
+    either: np.ndarray
+    select: np.ndarray
+    zip_lower: np.ndarray
+    zip_upper: np.ndarray
+
+
+@njit
+def combine(a, b, out):
+    d = simd.tag(a)
+    zero, one = simd.splat(d, 0), simd.splat(d, 1)
+    for i in range(0, a.size, simd.lanes(d)):
+        v, w = simd.load(d, simd.pointer(a), i), simd.load(d, simd.pointer(b), i)
+        simd.store(simd.pointer(out.plus), i, v + w)
+        simd.store(simd.pointer(out.times), i, v * w)
+        simd.store(simd.pointer(out.greater), i, simd.select(v > w, one, zero))
+        simd.store(simd.pointer(out.less), i, simd.select(v < w, one, zero))
+        simd.store(simd.pointer(out.equal), i, simd.select(v == w, one, zero))
+        simd.store(simd.pointer(out.greater_or_nan), i, simd.select(simd.greater_or_nan(v, w), one, zero))
+        simd.store(simd.pointer(out.either_nan), i, simd.select(simd.either_nan(v, w), one, zero))
+        simd.store(simd.pointer(out.is_nan), i, simd.select(simd.is_nan(v), one, zero))
+        simd.store(simd.pointer(out.is_number), i, simd.select(simd.is_number(v), one, zero))
+        simd.store(simd.pointer(out.both), i, simd.select((v > zero) & (w > zero), one, zero))
+        simd.store(simd.pointer(out.either), i, simd.select((v > zero) | (w > zero), one, zero))
+        simd.store(simd.pointer(out.select), i, simd.select(v > w, v, w))
+        simd.store(simd.pointer(out.zip_lower), i, simd.zip_lower(v, w))
+        simd.store(simd.pointer(out.zip_upper), i, simd.zip_upper(v, w))
+
+
+@cache
+def combined(dtype):
+    """What `combine` makes of every pair of specials, and what it should."""
+    a, b = every_pair(dtype)
+    actual = Lanes(*(np.full_like(a, 77) for _ in Lanes._fields))
+    combine(a, b, actual)
+    zipped = np.stack([a, b], axis=-1).reshape(-1, 2, lanes_of(dtype))
+    with np.errstate(all="ignore"):
+        expected = Lanes(
+            plus=a + b,
+            times=a * b,
+            greater=a > b,
+            less=a < b,
+            equal=a == b,
+            greater_or_nan=(a > b) | (a != a) | (b != b),
+            either_nan=(a != a) | (b != b),
+            is_nan=a != a,
+            is_number=a == a,
+            both=(a > 0) & (b > 0),
+            either=(a > 0) | (b > 0),
+            select=np.where(a > b, a, b),
+            zip_lower=zipped[:, 0].ravel(),
+            zip_upper=zipped[:, 1].ravel(),
+        )
+    return actual, expected
+
+
+@every_number
+@pytest.mark.parametrize("name", Lanes._fields)
+def test_lanes(name, dtype):
+    actual, expected = (getattr(lanes, name) for lanes in combined(dtype))
+    same_bits(actual, expected.astype(dtype))
+
+
+@every_integer
+def test_bitwise(dtype):
+    @njit
+    def combine(a, b, out):
+        d = simd.tag(a)
+        v, w = simd.load(d, simd.pointer(a), 0), simd.load(d, simd.pointer(b), 0)
+        simd.store(simd.pointer(out[0]), 0, v & w)
+        simd.store(simd.pointer(out[1]), 0, v | w)
+
+    a, b = memory(dtype, 2 * lanes_of(dtype)).reshape(2, -1)
+    out = np.full((2, a.size), 77, dtype)
+    combine(a, b, out)
+    same_values(out, np.stack([a & b, a | b]))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_division(dtype):
+    @njit
+    def divide(a, b, out):
+        d = simd.tag(a)
+        for i in range(0, a.size, simd.lanes(d)):
+            v, w = simd.load(d, simd.pointer(a), i), simd.load(d, simd.pointer(b), i)
+            simd.store(simd.pointer(out), i, v / w)
+
+    a, b = every_pair(np.dtype(dtype))
+    out = np.full_like(a, 77)
+    divide(a, b, out)
+    with np.errstate(all="ignore"):
+        same_bits(out, a / b)
+
+
+@every_number
+def test_splat(dtype):
+    @njit
+    def splat(values, out, integer, integers):
+        d = simd.tag(values)
+        for i in range(len(values)):
+            simd.store(simd.pointer(out[i]), 0, simd.splat(d, values[i]))
+        simd.store(simd.pointer(integers), 0, simd.splat(d, integer))
+
+    values = specials(dtype)
+    out, integers = np.full((len(values) + 1, lanes_of(dtype)), 77, dtype)[1:], np.zeros(lanes_of(dtype), dtype)
+    splat(values, out, -300, integers)
+    same_bits(out, np.repeat(values[:, None], lanes_of(dtype), axis=1))
+    same_values(integers, np.full_like(integers, np.array(-300).astype(dtype)))
+
+
+@every_number
+def test_any_lane(dtype):
+    @njit
+    def ask(rows, out):
+        d = simd.tag(rows)
+        for i in range(len(rows)):
+            out[i] = simd.any_lane(simd.load(d, simd.pointer(rows[i]), 0) > simd.splat(d, 0))
+
+    lanes = lanes_of(dtype)
+    rows = np.concatenate([np.eye(lanes, dtype=dtype), np.zeros((1, lanes), dtype), np.ones((1, lanes), dtype)])
+    out = np.zeros(len(rows), bool)
+    ask(rows, out)
+    same_values(out, rows.any(axis=1))
+
+
+@every_number
+def test_every(dtype):
+    @njit
+    def deal(source, out):
+        d, memory = simd.tag(source), simd.pointer(source)
+        v = simd.load(simd.widened(d, 2), memory, 0)
+        simd.store(simd.pointer(out[0]), 0, simd.every(d, v, 2, 0))
+        simd.store(simd.pointer(out[1]), 0, simd.every(d, v, 2, 1))
+        v = simd.load(simd.widened(d, 3), memory, 0)
+        simd.store(simd.pointer(out[2]), 0, simd.every(d, v, 3, 0))
+        simd.store(simd.pointer(out[3]), 0, simd.every(d, v, 3, 1))
+        simd.store(simd.pointer(out[4]), 0, simd.every(d, v, 3, 2))
+        v = simd.load(simd.widened(d, 4), memory, 0)
+        simd.store(simd.pointer(out[5]), 0, simd.every(d, v, 4, 0))
+        simd.store(simd.pointer(out[6]), 0, simd.every(d, v, 4, 1))
+        simd.store(simd.pointer(out[7]), 0, simd.every(d, v, 4, 2))
+        simd.store(simd.pointer(out[8]), 0, simd.every(d, v, 4, 3))
+        v = simd.load(simd.widened(d, 8), memory, 0)
+        simd.store(simd.pointer(out[9]), 0, simd.every(d, v, 8, 7))
+        simd.store(simd.pointer(out[10]), 0, simd.every(d, v, 8, 9))
+
+    lanes = lanes_of(dtype)
+    source = memory(dtype, 8 * lanes)
+    out = np.full((11, lanes), 77, dtype)
+    deal(source, out)
+    strides = [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2), (4, 3), (8, 7), (8, 9)]
+    for row, (stride, phase) in zip(out, strides, strict=True):
+        expected = source[phase : stride * lanes : stride]
+        same_bytes(row[: len(expected)], expected)
+
+
+def test_rolled_loops_are_not_unrolled():
+    def add(rolled):
+        @njit
+        def add(x, out):
+            d = simd.tag(x)
+            total = simd.splat(d, 0)
+            for i in range(0, len(x), simd.lanes(d)):
+                if rolled:
+                    simd.rolled()
+                total = total + simd.load(d, simd.pointer(x), i)
+            simd.store(simd.pointer(out), 0, total)
+
+        x, out = np.arange(80, dtype=np.float32), np.zeros(16, np.float32)
+        add(x, out)
+        same_values(out, x.reshape(-1, 16).sum(axis=0))
+        (code,) = add.inspect_llvm().values()
+        return code.count("fadd <16 x float>")
+
+    assert add(rolled=False) > add(rolled=True) == 1
