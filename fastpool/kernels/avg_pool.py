@@ -16,6 +16,7 @@ from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import interleave
 from fastpool.kernels.geometry import axis, ceil_div, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.tile import SHARED
 
 
 @cache
@@ -87,7 +88,7 @@ def avg_pool(stride: int) -> Kernel:
 @inline
 def add_up(d, values, base, count, offsets, taps):
     """Add up the elements at `offsets` from each of `count` places, in place."""
-    d = simd.widened(d, tile.SHARED)
+    d = simd.widened(d, SHARED)
     end = base + count
     for i in range(base, end, simd.lanes(d)):
         total = simd.load(d, values, i + offsets[0])
