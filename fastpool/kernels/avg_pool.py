@@ -79,7 +79,7 @@ def avg_pool(stride: int) -> Kernel:
         h, w = axis(geometry, 0), axis(geometry, 1)
         d = simd.tag(x)
         more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths))
-        rows.sweep(start, stop, h, w, d, simd.widened(d, many), x, y, None, pool, more)
+        rows.sweep(start, stop, h, w, d, simd.widened(d, many), x, y, None, pool, None, more)
 
     body.__name__ = f"avg_pool-{stride}"
     return Kernel(body, writes=1)
@@ -132,7 +132,7 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     for k in range(h.kernel):
         offsets[w.kernel + k] = tile.distance(h, k, t.column_phases * t.size, t.pitch)
     more = (d, offsets, h, w, simd.pointer(heights), simd.pointer(widths))
-    tile.sweep(start, stop, h, w, t, d, x, y, None, 0, reduce, finish, more)
+    tile.sweep(start, stop, h, w, t, d, x, y, None, 0, reduce, finish, None, more)
     simd.keep((table,))
 
 

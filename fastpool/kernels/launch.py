@@ -29,6 +29,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.np.numpy_support import from_dtype
 
 from fastpool.kernels.cache import KernelCache
+from fastpool.kernels.parts import PartCompiler
 
 Array = np.ndarray[Any, Any]
 
@@ -42,7 +43,7 @@ def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function lazily and keep it in `KernelCache` under `name`."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(nogil=True, error_model="numpy", **options)(function)
+        dispatcher = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
         dispatcher._cache = KernelCache(name)  # where cache=True would put Numba's own
         return dispatcher
 
@@ -50,7 +51,9 @@ def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:
 
 
 #: Functions that kernels are made of: part of the code that calls them.
-inline = njit(error_model="numpy", forceinline=True)
+inline = njit(
+    error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=PartCompiler
+)
 
 
 class Kernel:

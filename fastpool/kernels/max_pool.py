@@ -114,7 +114,7 @@ def max_pool(stride: int) -> Kernel:
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
         more = (d, dp, simd.pointer(x), argmax, firsts)
-        sweep(start, stop, h, w, d, simd.widened(d, many), x, y, argmax, pool, more)
+        sweep(start, stop, h, w, d, simd.widened(d, many), x, y, argmax, pool, simd.nans(d), more)
         simd.keep((first_scratch,))
 
     body.__name__ = f"max_pool-{stride}"

@@ -82,14 +82,10 @@ def reduce(values, positions, t, used, careful, more):
         here, added = simd.offset(offsets, at), simd.offset(steps, at)
         for phase in range(t.row_phases if i < across else 1):
             base = phase * t.column_phases * t.size
-            if i == 0 and careful:
-                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, True, True)
-            elif i == 0:
-                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, False, True)
-            elif careful:
-                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, True, False)
+            if i == 0:
+                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, careful, True)
             else:
-                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, False, False)
+                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, careful, False)
         at += taps[i]
 
 
@@ -119,5 +115,5 @@ def max_pool_large(start, stop, geometry, x, y, argmax):
     across = plan(w, t.size, 1, 1, offsets, steps, taps, reaches, 0)
     passes = plan(h, t.column_phases * t.size, t.pitch, w.places, offsets, steps, taps, reaches, across)
     more = (d, dp, argmax, offsets, steps, taps, reaches, across, passes, h, w)
-    sweep(start, stop, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, more)
+    sweep(start, stop, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, simd.nans(d), more)
     simd.keep((plans, passes_of))

@@ -29,19 +29,34 @@ def vectors(stride: int) -> int:
 
 
 @inline
-def scan(d, x, source, first, last, flat, h, w, row_step, item):
-    """Return whether there is a NaN in the rows from first to last, counted over the planes of x."""
+def scan(d, x, source, first, last, flat, h, w, row_step, item, nans):
+    """Read the rows from first to last, counted over the planes of x; return whether they have one of the `nans`."""
     lanes = simd.lanes(d)
     zero = simd.splat(d, 0)
     nan = simd.is_nan(zero)
     rows, length = (1, (last - first) * w.input) if flat else (last - first, w.input)
     for r in range(first, first + rows):
         offset = plane_offset(x, r // h.input, item) + r % h.input * row_step
-        for i in range(offset, offset + length - 2 * lanes + 1, 2 * lanes):
-            nan = nan | simd.either_nan(simd.load(d, source, i), simd.load(d, source, i + lanes))
-        for i in range(length // (2 * lanes) * 2 * lanes, length, lanes):
-            nan = nan | simd.is_nan(simd.load_or(zero, source, offset + i, 0, length - i))
+        if nans is None:
+            for i in range(offset, offset + length, lanes):
+                simd.touch(source, i)
+        else:
+            for i in range(offset, offset + length - 2 * lanes + 1, 2 * lanes):
+                nan = nan | simd.either_nan(simd.load(d, source, i), simd.load(d, source, i + lanes))
+            for i in range(length // (2 * lanes) * 2 * lanes, length, lanes):
+                nan = nan | simd.is_nan(simd.load_or(zero, source, offset + i, 0, length - i))
     return simd.any_lane(nan)
+
+
+@inline
+def pool_group(pool, x, row_step, h, w, part, values, positions, nans, careful, more):
+    """Call `pool` with `careful` as a literal, and as False where nothing is known of `nans`: it is compiled once then."""
+    if nans is None:
+        pool(x, row_step, h, w, part, values, positions, False, more)
+    elif careful:
+        pool(x, row_step, h, w, part, values, positions, True, more)
+    else:
+        pool(x, row_step, h, w, part, values, positions, False, more)
 
 
 class Part(NamedTuple):
@@ -60,11 +75,12 @@ class Part(NamedTuple):
 
 
 @inline
-def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, more):
+def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, nans, more):
     """Call `pool(x, row_step, h, w, part, values, positions, careful, *more)` for the rows from start to stop.
 
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if `argmax`
-    is not None, from `part.into` on and every further row after w.output elements.
+    is not None, from `part.into` on and every further row after w.output elements. It is told to be `careful` where
+    there may be a NaN; never if `nans` is None.
     """
     lanes, wide_lanes = simd.lanes(d), simd.lanes(wide)
     item = x.itemsize
@@ -81,7 +97,7 @@ def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, more):
         first = plane * h.input + max(0, out * h.stride - h.before)
         bottom = (row + count - 1) % h.output * h.stride - h.before + (h.kernel - 1) * h.dilation + 1
         last = (row + count - 1) // h.output * h.input + min(h.input, bottom)
-        if scan(d, x, source, max(first, scanned), last, flat, h, w, row_step, item):
+        if scan(d, x, source, max(first, scanned), last, flat, h, w, row_step, item, nans):
             nan_until = last
         scanned = last
         into = row * w.output
@@ -99,7 +115,4 @@ def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, more):
                 i + lanes <= w.output,
                 into + i,
             )
-            if first < nan_until:
-                pool(x, row_step, h, w, part, values, positions, True, more)
-            else:
-                pool(x, row_step, h, w, part, values, positions, False, more)
+            pool_group(pool, x, row_step, h, w, part, values, positions, nans, first < nan_until, more)

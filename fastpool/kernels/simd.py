@@ -134,6 +134,16 @@ def nan(typingctx: Any, d: Tag) -> Any:
 
 
 @intrinsic
+def nans(typingctx: Any, d: Tag) -> Any:
+    """None where the tag's elements have no NaN, so that the compiler sees it; else True."""
+    return _constant(types.none, d) if isinstance(d.element, types.Integer) else (types.boolean(d), _true)
+
+
+def _true(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return context.get_constant(types.boolean, True)
+
+
+@intrinsic
 def highest(typingctx: Any, d: Tag) -> Any:
     """The largest of the tag's integers."""
 
@@ -369,6 +379,20 @@ def _load_between(context: Any, builder: Any, pointer: Any, first: Any, last: An
         builder.icmp_signed("<=", first, first.type(0)), builder.icmp_signed(">=", last, last.type(lanes))
     )
     return _load_where(context, builder, pointer, lambda: _between(builder, first, last, lanes), whole, other)
+
+
+@intrinsic
+def touch(typingctx: Any, memory: types.CPointer, offset: types.Integer) -> Any:
+    """Read the element of memory at `offset`, for no more than that it is in cache then."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        if not isinstance(value.type, ir.IntType):
+            value = builder.bitcast(value, ir.IntType(memory.dtype.bitwidth))
+        builder.asm(ir.FunctionType(ir.VoidType(), [value.type]), "", "r", [value], side_effect=True)
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp), codegen
 
 
 @intrinsic

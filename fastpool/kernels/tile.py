@@ -133,7 +133,18 @@ def lay(d, x, plane, row_step, h, w, t, out, count, column, padding, into, row, 
 
 
 @inline
-def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, more):
+def reduce_tile(reduce, values, positions, t, used, nans, careful, more):
+    """Call `reduce` with `careful` as a literal, and as False where nothing is known of `nans`: it is compiled once then."""
+    if nans is None:
+        reduce(values, positions, t, used, False, more)
+    elif careful:
+        reduce(values, positions, t, used, True, more)
+    else:
+        reduce(values, positions, t, used, False, more)
+
+
+@inline
+def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, more):
     """Tile the output rows from start to stop: lay, reduce, finish, and write.
 
     `reduce(values, positions, t, used, careful, more)` puts outputs where the first elements of their windows were,
@@ -170,7 +181,7 @@ def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, more):
                 nan = lay(d, source, base, row_step, h, w, t, out, count, column, padding, values, row, nan)
                 done += count
                 row += count + t.extra
-            reduce(values, positions, t, used, simd.any_lane(nan), more)
+            reduce_tile(reduce, values, positions, t, used, nans, simd.any_lane(nan), more)
             done, row = 0, 0
             while done < rows:
                 out = (block + done) % h.output
