@@ -14,7 +14,7 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import interleave
-from fastpool.kernels.geometry import axis, ceil_div, places_inside, plane_offset
+from fastpool.kernels.geometry import axis, ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
 
@@ -45,23 +45,24 @@ def avg_pool(stride: int) -> Kernel:
         return total
 
     @inline
-    def pool(x, row_step, h, w, part, values, positions, careful, more):
+    def pool(source, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group."""
-        d, source, heights, widths = more
-        item = x.itemsize
+        d, elements, heights, widths = more
         zero = simd.splat(simd.widened(d, many), 0)
         width = simd.load_where(part.outputs, part.all_outputs, simd.splat(d, 1), widths, part.first)
-        plane, out, into = part.plane, part.out, part.into
-        base = plane_offset(x, plane, item) + part.column
+        plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
+        base = plane_offset(source, plane) + part.column
         for _ in range(part.rows):
+            rows.ask(d, elements, ahead, part.share)
+            ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * row_step
-            total = simd.load_where(part.inside, part.all_inside, zero, source, offset)
+            offset = base + (top + first * h.dilation) * source.row_step
+            total = simd.load_where(part.inside, part.all_inside, zero, elements, offset)
             for _ in range(first + 1, last):
                 simd.rolled()
-                offset += h.dilation * row_step
-                total = total + simd.load_where(part.inside, part.all_inside, zero, source, offset)
+                offset += h.dilation * source.row_step
+                total = total + simd.load_where(part.inside, part.all_inside, zero, elements, offset)
             average = across(d, total, w.kernel) / (width * simd.splat(d, heights[out]))
             simd.store_where(part.outputs, part.all_outputs, values, into, average)
             into += w.output
@@ -69,7 +70,7 @@ def avg_pool(stride: int) -> Kernel:
             if out == h.output:
                 out = 0
                 plane += 1
-                base = plane_offset(x, plane, item) + part.column
+                base = plane_offset(source, plane) + part.column
 
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, H, W).
@@ -146,8 +147,7 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(dy)
     lanes = simd.lanes(d)
-    item = dy.itemsize
-    row_step = dy.strides[2] // item
+    source = layout(dy)
     zero, one = simd.splat(d, 0), simd.splat(d, 1)
     gradients, result = simd.pointer(dy), simd.pointer(dx)
     by_row, by_column = simd.pointer(heights), simd.pointer(widths)
@@ -161,14 +161,14 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
         given[i] = 0
     for row in range(start, stop):
         plane, y = row // h.input, row % h.input
-        base = plane_offset(dy, plane, item)
+        base = plane_offset(source, plane)
         for i in range(0, w.output, lanes):
             total = zero
             for k in range(h.kernel):
                 at = y + h.before - k * h.dilation
                 if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
                     out = at // h.stride
-                    v = simd.load_or(zero, gradients, base + out * row_step + i, 0, w.output - i)
+                    v = simd.load_or(zero, gradients, base + out * source.row_step + i, 0, w.output - i)
                     total = total + v / simd.splat(d, by_row[out])
             width = simd.load_or(one, by_column, i, 0, w.output - i)
             simd.store_before(given, margin + i, total / width, margin + w.output)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, ceil_div, plane_offset, readable_end
+from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import inline, kernel
 
 
@@ -28,9 +28,8 @@ def unfold(start, stop, geometry, x, cols):
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(x)
     lanes = simd.lanes(d)
-    item = x.itemsize
-    row_step = x.strides[2] // item
-    end = readable_end(x, item)
+    source, blocks = layout(x), layout(cols)
+    end = source.end
     zero = simd.splat(d, 0)
     taps = h.places * w.places
     image, result = simd.pointer(x), simd.pointer(cols)
@@ -41,8 +40,8 @@ def unfold(start, stop, geometry, x, cols):
         tap, first = row // h.output % taps, row % h.output
         plane = row // (h.output * taps)
         count = min(h.output - first, stop - row)
-        source = plane_offset(x, plane, item)
-        into = plane_offset(cols, plane, item) + tap * (cols.strides[2] // item)
+        base = plane_offset(source, plane)
+        into = plane_offset(blocks, plane) + tap * blocks.row_step
         limit = into + (first + count) * w.output
         column = tap % w.places * w.dilation - w.before
         inside = min(w.output, max(0, ceil_div(-column, w.stride)))
@@ -53,7 +52,7 @@ def unfold(start, stop, geometry, x, cols):
             last = outside if 0 <= y < h.input else inside
             for i in range(0, inside, lanes):
                 simd.store_before(result, at + i, zero, limit)
-            offset = source + y * row_step + column
+            offset = base + y * source.row_step + column
             if w.stride == 1:
                 for i in range(inside, last, lanes):
                     v = simd.load_between(d, image, offset + i, 0, end - offset - i)
@@ -96,9 +95,8 @@ def accumulate(start, stop, geometry, cols, dx):
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
-    item = cols.itemsize
-    tap_step = cols.strides[2] // item
-    end = readable_end(cols, item)
+    blocks = layout(cols)
+    end = blocks.end
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
 
@@ -124,7 +122,7 @@ def accumulate(start, stop, geometry, cols, dx):
     sums = simd.pointer(sums_scratch)
 
     plane, y = start // h.input, start % h.input
-    plane_at = plane_offset(cols, plane, item)
+    plane_at = plane_offset(blocks, plane)
     for row in range(start, stop):
         out, rest = (y + h.before) // h.stride, (y + h.before) % h.stride
         rows_met = 0
@@ -144,7 +142,7 @@ def accumulate(start, stop, geometry, cols, dx):
                 for r in range(rows_met):
                     for t in range(phase * w.kernel, phase * w.kernel + met[phase]):
                         j = i + shift_of[t]
-                        at = plane_at + (row_tap[r] + tap_of[t]) * tap_step + row_at[r] + j
+                        at = plane_at + (row_tap[r] + tap_of[t]) * blocks.row_step + row_at[r] + j
                         # A row's first and last lanes may be another's; past its result they do no harm.
                         total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
                 if w.stride == 1:
@@ -156,5 +154,5 @@ def accumulate(start, stop, geometry, cols, dx):
         if y == h.input:
             y = 0
             plane += 1
-            plane_at = plane_offset(cols, plane, item)
+            plane_at = plane_offset(blocks, plane)
     simd.keep((tables, row_tables, sums_scratch))

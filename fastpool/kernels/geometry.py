@@ -42,16 +42,30 @@ def places_inside(a, start):
     return first, max(first, last)
 
 
-@inline
-def plane_offset(x, plane, item):
-    """Return the offset, in elements, of plane number `plane` of an array (planes, planes, height, width)."""
-    return (plane // x.shape[1] * x.strides[0] + plane % x.shape[1] * x.strides[1]) // item
+class Layout(NamedTuple):
+    """Where the planes and rows of an array (planes, planes, height, width) are, counted in elements.
+
+    Functions are handed this and a pointer, never the array, which costs two atomic operations.
+    """
+
+    inner: int  # how many planes the second axis has
+    outer_step: int
+    inner_step: int
+    row_step: int
+    end: int  # behind the last element, even one before others: what may be read without harm
 
 
 @inline
-def readable_end(x, item):
-    """Return the offset, in elements, behind the last element of a strided array: what may be read without harm."""
+def layout(x):
+    """Return the layout of `x`."""
+    item = x.itemsize
     end = 1
     for i in range(x.ndim):
         end += max(0, (x.shape[i] - 1) * (x.strides[i] // item))
-    return end
+    return Layout(x.shape[1], x.strides[0] // item, x.strides[1] // item, x.strides[2] // item, end)
+
+
+@inline
+def plane_offset(of, plane):
+    """Return the offset of plane number `plane`."""
+    return plane // of.inner * of.outer_step + plane % of.inner * of.inner_step

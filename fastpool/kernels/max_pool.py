@@ -11,7 +11,7 @@ from functools import cache
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import sweep, vectors
+from fastpool.kernels.rows import ask, sweep, vectors
 
 
 @inline
@@ -62,34 +62,40 @@ def max_pool(stride: int) -> Kernel:
         return best, at
 
     @inline
-    def pool(x, row_step, h, w, part, values, positions, careful, more):
-        """Pool one vector of each row of a group."""
-        d, dp, source, argmax, firsts = more
-        item = x.itemsize
+    def pool(source, h, w, part, values, positions, careful, more):
+        """Pool one vector of each row of a group; return whether there was a NaN."""
+        d, dp, elements, firsts = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
         first_at = simd.splat(dp, 0)
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
-        plane, out, into = part.plane, part.out, part.into
-        base = plane_offset(x, plane, item) + part.column
+        plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
+        base = plane_offset(source, plane) + part.column
+        nan = simd.is_nan(lowest)
         for _ in range(part.rows):
+            ask(d, elements, ahead, part.share)
+            ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * row_step
-            if argmax is None:
-                v = simd.load_where(part.inside, part.all_inside, lowest, source, offset)
+            offset = base + (top + first * h.dilation) * source.row_step
+            if positions is None:
+                v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
+                if last - first < 2:
+                    nan = nan | simd.is_nan(v)
                 for _ in range(first + 1, last):
                     simd.rolled()
-                    offset += h.dilation * row_step
-                    other = simd.load_where(part.inside, part.all_inside, lowest, source, offset)
+                    offset += h.dilation * source.row_step
+                    other = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
+                    nan = nan | simd.either_nan(v, other)
                     v = simd.select(outranks(other, v, careful), other, v)
                 best, _ = across(d, dp, v, w.kernel, first_at, careful)
             else:
                 best, at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, first * w.places)
                 for k in range(first, last):
                     simd.rolled()
-                    v = simd.load_where(part.inside, part.all_inside, lowest, source, offset)
-                    offset += h.dilation * row_step
+                    v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
+                    nan = nan | simd.is_nan(v)
+                    offset += h.dilation * source.row_step
                     other, other_at = across(d, dp, v, w.kernel, first_at, careful)
                     better = outranks(other, best, careful)
                     best = simd.select(better, other, best)
@@ -101,7 +107,8 @@ def max_pool(stride: int) -> Kernel:
             if out == h.output:
                 out = 0
                 plane += 1
-                base = plane_offset(x, plane, item) + part.column
+                base = plane_offset(source, plane) + part.column
+        return simd.any_lane(nan)
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
@@ -113,7 +120,7 @@ def max_pool(stride: int) -> Kernel:
         firsts = simd.pointer(first_scratch)
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
-        more = (d, dp, simd.pointer(x), argmax, firsts)
+        more = (d, dp, simd.pointer(x), firsts)
         sweep(start, stop, h, w, d, simd.widened(d, many), x, y, argmax, pool, simd.nans(d), more)
         simd.keep((first_scratch,))
 

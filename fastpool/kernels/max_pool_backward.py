@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, ceil_div, plane_offset, readable_end
+from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import inline, kernel
 
 
@@ -42,9 +42,8 @@ def route(start, stop, geometry, dy, argmax, dx):
     d = simd.tag(dy)
     dp = simd.position_tag(d, argmax)
     lanes = simd.lanes(d)
-    item = dy.itemsize
+    given = layout(dy)
     gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    row_step = dy.strides[2] // item
     limit = stop * w.input
     # What the even and the odd columns are in their windows, how far away those are, and where a row of
     # gradients ends for them, if not past the result.
@@ -53,16 +52,16 @@ def route(start, stop, geometry, dy, argmax, dx):
     places = (w.input + 1) // 2
     even_end = row_end(w, even_place, places + even_shift, lanes)
     odd_end = row_end(w, odd_place, w.input // 2 + odd_shift, lanes)
-    end, end_at = readable_end(dy, item), readable_end(argmax, argmax.itemsize)
+    end, end_at = given.end, layout(argmax).end
     row = start
     while row < stop:
         plane, y = row // h.input, row % h.input
-        source, at = plane_offset(dy, plane, item), plane * h.output * w.output
+        source, at = plane_offset(given, plane), plane * h.output * w.output
         out, place = (y + h.before) // h.stride, (y + h.before) % h.stride
         for row in range(row, min(stop, (plane + 1) * h.input)):  # noqa: B020
             into = row * w.input
             tap = place * w.places
-            from_row, at_row = source + out * row_step, at + out * w.output
+            from_row, at_row = source + out * given.row_step, at + out * w.output
             # Behind its last window a row has no gradient, between rows of windows it has none at all;
             # lanes that are past its end may have any.
             met = out < h.output and place < h.kernel
@@ -135,9 +134,8 @@ def scatter(start, stop, geometry, dy, argmax, dx):
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(dy)
     lanes = simd.lanes(d)
-    item = dy.itemsize
+    given = layout(dy)
     gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    row_step = dy.strides[2] // item
     zero = simd.splat(d, 0)
     reach = (h.places - 1) * h.dilation
     outputs = h.output * w.output
@@ -145,7 +143,7 @@ def scatter(start, stop, geometry, dy, argmax, dx):
     height = max(h.input + h.before, (h.output - 1) * h.stride + reach + 1)
     width = max(w.input + w.before, (w.output - 1) * w.stride + (w.places - 1) * w.dilation + 1)
     looked_up = h.places * w.places <= LOOKED_UP
-    padded = looked_up and height <= SCRATCH and width <= SCRATCH // height and row_step == w.output
+    padded = looked_up and height <= SCRATCH and width <= SCRATCH // height and given.row_step == w.output
     # Otherwise, the columns of outputs whose windows are inside the input.
     inner = min(w.output, ceil_div(w.before, w.stride))
     outer = max(inner, min(w.output, (w.input - 1 - (w.places - 1) * w.dilation + w.before) // w.stride + 1))
@@ -177,7 +175,7 @@ def scatter(start, stop, geometry, dy, argmax, dx):
         row -= bottom - top
         into = plane * h.input * w.input
         limit = into + bottom * w.input
-        source, at = plane_offset(dy, plane, item), plane * outputs
+        source, at = plane_offset(given, plane), plane * outputs
         if exact and bottom - top == h.input:
             clear(d, result, into, limit)
             add_plane(gradients, positions, source, at, outputs, starts, offsets, result, into)
@@ -200,7 +198,7 @@ def scatter(start, stop, geometry, dy, argmax, dx):
             left, right = inner, outer
             if y < top or y + reach >= bottom:
                 left, right = w.output, w.output
-            from_row, at_row = source + out * row_step, at + out * w.output
+            from_row, at_row = source + out * given.row_step, at + out * w.output
             add_at_edge(
                 gradients, positions, from_row, at_row, right, w.output, rows_of, columns_of, h, w,
                 y, top, bottom, result, into,

@@ -23,7 +23,7 @@ LONG = 8
 
 
 @inline
-def take(d, dp, values, positions, base, count, offsets, steps, taps, argmax, careful, first):
+def take(d, dp, values, positions, base, count, offsets, steps, taps, careful, first):
     """Take the maxima of the elements at `offsets` from each of `count` places, in place.
 
     The position of the element at offsets[k] is steps[k], plus, except in a `first` pass, what it was.
@@ -33,20 +33,21 @@ def take(d, dp, values, positions, base, count, offsets, steps, taps, argmax, ca
     for i in range(base, end, simd.lanes(d)):
         best = simd.load(d, values, i + offsets[0])
         best_at = simd.splat(dp, 0)
-        if not (first or argmax is None):
-            best_at = simd.load(dp, positions, i + offsets[0])
+        if positions is not None:
+            if not first:
+                best_at = simd.load(dp, positions, i + offsets[0])
         for k in range(1, taps):
             simd.rolled()
             v = simd.load(d, values, i + offsets[k])
             better = outranks(v, best, careful)
             best = simd.select(better, v, best)
-            if argmax is not None:
+            if positions is not None:
                 at = simd.splat(dp, steps[k])
                 if not first:
                     at = at + simd.load(dp, positions, i + offsets[k])
                 best_at = simd.select(better, at, best_at)
         simd.store_before(values, i, best, end)
-        if argmax is not None:
+        if positions is not None:
             simd.store_before(positions, i, best_at, end)
 
 
@@ -75,7 +76,7 @@ def plan(a, phase, unit, step, offsets, steps, taps, reaches, first):
 @inline
 def reduce(values, positions, t, used, careful, more):
     """Run all passes: those across for each phase of rows, then those down."""
-    d, dp, argmax, offsets, steps, taps, reaches, across, passes, _, _ = more
+    d, dp, offsets, steps, taps, reaches, across, passes, _, _ = more
     at, count = 0, used * t.pitch
     for i in range(passes):
         count -= reaches[i]
@@ -83,17 +84,17 @@ def reduce(values, positions, t, used, careful, more):
         for phase in range(t.row_phases if i < across else 1):
             base = phase * t.column_phases * t.size
             if i == 0:
-                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, careful, True)
+                take(d, dp, values, positions, base, count, here, added, taps[i], careful, True)
             else:
-                take(d, dp, values, positions, base, count, here, added, taps[i], argmax, careful, False)
+                take(d, dp, values, positions, base, count, here, added, taps[i], careful, False)
         at += taps[i]
 
 
 @inline
 def finish(values, positions, t, at, out, column, outputs, more):
     """Where even the maximum is the lowest value, as padding is, name the window's first element."""
-    d, _, argmax, _, _, _, _, _, _, h, w = more
-    if argmax is not None:
+    d, _, _, _, _, _, _, _, h, w = more
+    if positions is not None:
         row = max(0, ceil_div(h.before - out * h.stride, h.dilation))
         count = outputs if row > 0 else min(outputs, ceil_div(w.before, w.stride) - column)
         for i in range(count):
@@ -114,6 +115,6 @@ def max_pool_large(start, stop, geometry, x, y, argmax):
     taps, reaches = simd.pointer(passes_of), simd.pointer(passes_of[1])
     across = plan(w, t.size, 1, 1, offsets, steps, taps, reaches, 0)
     passes = plan(h, t.column_phases * t.size, t.pitch, w.places, offsets, steps, taps, reaches, across)
-    more = (d, dp, argmax, offsets, steps, taps, reaches, across, passes, h, w)
+    more = (d, dp, offsets, steps, taps, reaches, across, passes, h, w)
     sweep(start, stop, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, simd.nans(d), more)
     simd.keep((plans, passes_of))

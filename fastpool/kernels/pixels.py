@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, places_inside, plane_offset
+from fastpool.kernels.geometry import axis, layout, places_inside, plane_offset
 from fastpool.kernels.launch import inline, kernel
 
 #: Vectors of channels that share one walk through the list.
@@ -39,9 +39,8 @@ def sweep(start, stop, geometry, x, reduce, more):
     The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `out` of its plane.
     """
     h, w = axis(geometry, 0), axis(geometry, 1)
-    item = x.itemsize
+    source = layout(x)
     channels = x.shape[3] // w.input
-    row_step = x.strides[2] // item
     tables = np.empty((2, h.kernel * w.kernel), np.int64)
     offsets, steps = simd.pointer(tables), simd.pointer(tables[1])
     listed = (0, 0, 0, 0)
@@ -50,20 +49,20 @@ def sweep(start, stop, geometry, x, reduce, more):
         out = row % h.output
         top = out * h.stride - h.before
         first, last = places_inside(h, top)
-        base = plane_offset(x, row // h.output, item) + top * row_step
+        base = plane_offset(source, row // h.output) + top * source.row_step
         for column in range(w.output):
             side = column * w.stride - w.before
             left, right = places_inside(w, side)
             if listed != (first, last, left, right):
                 listed = (first, last, left, right)
-                count = meeting(h, w, first, last, left, right, row_step, channels, offsets, steps)
+                count = meeting(h, w, first, last, left, right, source.row_step, channels, offsets, steps)
             into = (row * w.output + column) * channels
             reduce(base + side * channels, offsets, steps, count, out, column, into, channels, more)
     simd.keep((tables,))
 
 
 @inline
-def largest(d, dp, source, base, offsets, steps, count, mask, whole, argmax):
+def largest(d, dp, source, base, offsets, steps, count, mask, whole, result_at):
     """Return the maxima of some channels, and their positions, in np.argmax's order."""
     zero = simd.splat(d, 0)
     best = simd.load_where(mask, whole, zero, source, base + offsets[0])
@@ -72,7 +71,7 @@ def largest(d, dp, source, base, offsets, steps, count, mask, whole, argmax):
     for k in range(1, count):
         simd.rolled()
         v = simd.load_where(mask, whole, zero, source, base + offsets[k])
-        if argmax is None:
+        if result_at is None:
             # A maximum is one instruction, and wrong about NaN: that is kept apart, off the chain of maxima.
             nan = nan | simd.is_nan(v)
             best = simd.select(best > v, best, v)
@@ -80,37 +79,42 @@ def largest(d, dp, source, base, offsets, steps, count, mask, whole, argmax):
             better = simd.greater_or_nan(v, best) & simd.is_number(best)
             best = simd.select(better, v, best)
             at = simd.select(better, simd.splat(dp, steps[k]), at)
-    if argmax is None:
+    if result_at is None:
         best = simd.select(nan, simd.splat(d, simd.nan(d)), best)
     return best, at
 
 
 @inline
+def put(positions, into, at, mask, whole):
+    """Write some pixels' positions, if there is an argmax."""
+    if positions is not None:
+        simd.store_where(mask, whole, positions, into, at)
+
+
+@inline
 def maximum(base, offsets, steps, count, out, column, into, channels, more):
     """Write one pixel's maxima and positions."""
-    d, dp, source, result, result_at, argmax = more
+    d, dp, source, result, result_at = more
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
     shared = channels // (SHARED * lanes) * (SHARED * lanes)
     for c in range(0, shared, SHARED * lanes):
-        best, at = largest(d4, dp4, source, base + c, offsets, steps, count, whole4, True, argmax)
+        best, at = largest(d4, dp4, source, base + c, offsets, steps, count, whole4, True, result_at)
         simd.store(result, into + c, best)
-        if argmax is not None:
-            simd.store(result_at, into + c, at)
+        put(result_at, into + c, at, whole4, True)
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
-        best, at = largest(d, dp, source, base + c, offsets, steps, count, mask, whole, argmax)
+        best, at = largest(d, dp, source, base + c, offsets, steps, count, mask, whole, result_at)
         simd.store_where(mask, whole, result, into + c, best)
-        if argmax is not None:
-            simd.store_where(mask, whole, result_at, into + c, at)
+        put(result_at, into + c, at, mask, whole)
 
 
 @kernel(writes=2)
 def max_pool_pixels(start, stop, geometry, x, y, argmax):
     """Pool the output rows from start to stop, counted over all planes of x."""
     d = simd.tag(x)
-    more = (d, simd.position_tag(d, argmax), simd.pointer(x), simd.pointer(y), simd.pointer(argmax), argmax)
+    more = (d, simd.position_tag(d, argmax), simd.pointer(x), simd.pointer(y), simd.pointer(argmax))
     sweep(start, stop, geometry, x, maximum, more)
 
 
@@ -162,7 +166,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
     places that it has in them, and how many there are.
     """
     h, w = axis(geometry, 0), axis(geometry, 1)
-    item = dy.itemsize
+    given = layout(dy)
     channels = dx.shape[3] // w.input
     # Every column's windows, in the order of the kernel's places.
     most = min(w.output, w.kernel)
@@ -186,7 +190,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
                 row_windows[met], row_places[met] = at // h.stride, k
                 met += 1
         plane = row // h.input
-        base, base_at = plane_offset(dy, plane, item), plane * h.output * w.output * channels
+        base, base_at = plane_offset(given, plane), plane * h.output * w.output * channels
         for column in range(w.input):
             t = column * most
             columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])

@@ -171,15 +171,26 @@ def scratch(typingctx: Any, d: Tag, size: types.Integer) -> Any:
 
 @intrinsic
 def pointer(typingctx: Any, array: types.Array) -> Any:
-    """The address of the first element; of None, a null pointer, typed as to bytes."""
-    result = types.CPointer(array.dtype if isinstance(array, types.Array) else types.uint8)
+    """The address of the first element; of None, None."""
+    if isinstance(array, types.NoneType):
+        return _constant(array, array)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if isinstance(array, types.Array):
-            return context.make_array(array)(context, builder, args[0]).data
-        return context.get_constant_null(result)
+        return context.make_array(array)(context, builder, args[0]).data
 
-    return result(array), codegen
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def beside(typingctx: Any, array: types.Array, memory: types.CPointer) -> Any:
+    """`memory`, or None where `array` is None."""
+    if isinstance(array, types.NoneType):
+        return _constant(array, array, memory)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[1]
+
+    return memory(array, memory), codegen
 
 
 @intrinsic
@@ -382,14 +393,16 @@ def _load_between(context: Any, builder: Any, pointer: Any, first: Any, last: An
 
 
 @intrinsic
-def touch(typingctx: Any, memory: types.CPointer, offset: types.Integer) -> Any:
-    """Read the element of memory at `offset`, for no more than that it is in cache then."""
+def prefetch(typingctx: Any, memory: types.CPointer, offset: types.Integer) -> Any:
+    """Ask for the cache line at `offset`, wherever that is: nothing is read, so nothing need be there."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(builder.gep(args[0], [args[1]]))
-        if not isinstance(value.type, ir.IntType):
-            value = builder.bitcast(value, ir.IntType(memory.dtype.bitwidth))
-        builder.asm(ir.FunctionType(ir.VoidType(), [value.type]), "", "r", [value], side_effect=True)
+        i32 = ir.IntType(32)
+        address = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [address, i32(0), i32(3), i32(1)])
         return context.get_dummy_value()
 
     return types.none(memory, types.intp), codegen

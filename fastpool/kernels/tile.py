@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import plane_offset
+from fastpool.kernels.geometry import layout, plane_offset
 from fastpool.kernels.launch import inline
 
 #: A tile has about so many bytes, half of the smallest L1.
@@ -152,12 +152,12 @@ def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, 
     of outputs, which is at values[at:], and is row `out` of its plane, from `column` on.
     """
     dp = simd.position_tag(d, argmax)
-    item = x.itemsize
-    row_step = x.strides[2] // item
-    source, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
+    source = layout(x)
+    elements, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
     size = t.row_phases * t.column_phases * t.size
-    values_scratch, positions_scratch = simd.scratch(d, size), simd.scratch(dp, 0 if argmax is None else size)
-    values, positions = simd.pointer(values_scratch), simd.pointer(positions_scratch)
+    values_scratch = simd.scratch(d, size)
+    positions_scratch = simd.scratch(dp, 0 if argmax is None else size)
+    values, positions = simd.pointer(values_scratch), simd.beside(argmax, simd.pointer(positions_scratch))
     block = start
     while block < stop:
         # As many rows as a tile takes, of as many planes.
@@ -177,8 +177,8 @@ def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, 
             while done < rows:
                 plane, out = (block + done) // h.output, (block + done) % h.output
                 count = min(h.output - out, rows - done)
-                base = plane_offset(x, plane, item)
-                nan = lay(d, source, base, row_step, h, w, t, out, count, column, padding, values, row, nan)
+                base = plane_offset(source, plane)
+                nan = lay(d, elements, base, source.row_step, h, w, t, out, count, column, padding, values, row, nan)
                 done += count
                 row += count + t.extra
             reduce_tile(reduce, values, positions, t, used, nans, simd.any_lane(nan), more)
