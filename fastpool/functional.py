@@ -84,7 +84,7 @@ def im2col(
     n, c = x.shape[:2]
     planes = _planes(arguments.as_float(x)).transpose(1, 0, 2, 3)
     cols = written.reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
-    columns.unfold(n * c * w.taps * w.output[0], cols.nbytes, w.geometry, planes, cols)
+    columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, planes, cols)
     return _finished(result, written)
 
 
@@ -198,7 +198,7 @@ def unfold(
     result = arguments.result(out, (n, c * w.taps, prod(w.output)), arguments.float_dtype(x), x)
     written = _contiguous(result)
     cols = written.reshape(n, c, w.taps, prod(w.output))
-    columns.unfold(n * c * w.taps * w.output[0], cols.nbytes, w.geometry, _planes(arguments.as_float(x)), cols)
+    columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, _planes(arguments.as_float(x)), cols)
     return _finished(result, written)
 
 

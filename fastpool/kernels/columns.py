@@ -17,57 +17,128 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.rows import ask
+
+
+#: Sheets have about so many bytes.
+SHEET = 1 << 14
+#: Results of so many bytes are not kept in cache.
+FAR = 1 << 23
+
+
+@inline
+def deal(d, x, w, column, y, step, height, row_step, into, at, rows, limit):
+    """Write one place of `rows` rows of windows, from row y of the input on, every `step`-th, to into[at:limit].
+
+    `column` is where the first window has the place. Going from the right to the left, vectors may run over the
+    ends of rows.
+    """
+    lanes = simd.lanes(d)
+    zero = simd.splat(d, 0)
+    inside = min(w.output, max(0, ceil_div(-column, w.stride)))
+    outside = max(inside, min(w.output, (w.input - 1 - column) // w.stride + 1))
+    if w.stride <= 2 and w.output > 2 * lanes:
+        for r in range(rows):
+            line, j = y + r * step, at + r * w.output
+            offset = line * row_step + column
+            left, right = (inside, outside) if 0 <= line < height else (0, 0)
+            for i in range(0, w.output, lanes):
+                v = zero
+                if w.stride == 1:
+                    v = simd.load_or(zero, x, offset + i, left - i, right - i)
+                else:
+                    v2 = simd.load_or(simd.splat(simd.widened(d, 2), 0), x, offset + 2 * i, 2 * (left - i), 2 * (right - i) - 1)
+                    v = simd.every(d, v2, 2, 0)
+                simd.store_before(into, j + i, v, limit)
+    elif w.stride <= 2:
+        for i in range((w.output - 1) // lanes * lanes, -1, -lanes):
+            first, last = inside - i, outside - i
+            mask, whole = simd.between(d, first, last), first <= 0 and last >= lanes
+            mask2 = simd.between(simd.widened(d, 2), 2 * first, 2 * last - 1)
+            whole2 = first <= 0 and last > lanes
+            offset, j = y * row_step + column + i * w.stride, at + i
+            for r in range(y, y + rows * step, step):
+                simd.rolled()
+                v = zero
+                if 0 <= r < height:
+                    if w.stride == 1:
+                        v = simd.load_where(mask, whole, zero, x, offset)
+                    else:
+                        v2 = simd.load_where(mask2, whole2, simd.splat(simd.widened(d, 2), 0), x, offset)
+                        v = simd.every(d, v2, 2, 0)
+                simd.store_before(into, j, v, limit)
+                offset += step * row_step
+                j += w.output
+    else:
+        for r in range(rows):
+            line, j = y + r * step, at + r * w.output
+            left, right = (inside, outside) if 0 <= line < height else (w.output, w.output)
+            for i in range(left):
+                into[j + i] = 0
+            for i in range(left, right):
+                into[j + i] = x[line * row_step + column + i * w.stride]
+            for i in range(right, w.output):
+                into[j + i] = 0
 
 
 @kernel()
 def unfold(start, stop, geometry, x, cols):
-    """Fill the rows from start to stop, counted over planes, places of the kernel and output rows.
+    """Fill the columns of the output rows from start to stop, counted over the planes of x.
 
     x has the shape (A, B, H, W), cols (A, B, taps, OH * OW), contiguous along the last axis.
+
+    Where the rows of windows share rows of the input, each place across is dealt once, to a sheet in cache from
+    which the places down are runs, however short the rows are.
     """
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(x)
-    lanes = simd.lanes(d)
     source, blocks = layout(x), layout(cols)
-    end = source.end
-    zero = simd.splat(d, 0)
-    taps = h.places * w.places
     image, result = simd.pointer(x), simd.pointer(cols)
-
+    reach = (h.places - 1) * h.dilation
+    extra = reach // h.stride
+    phases = min(h.stride, reach + 1)
+    most = max(SHEET // (phases * w.output * x.itemsize) - extra, 4 * (extra + 1))
+    most = min(most, h.output)
+    size = (most + extra) * w.output
+    far = cols.size * cols.itemsize >= FAR
+    in_sheets = extra > 0 or far
+    sheet_scratch = simd.scratch(d, phases * size if in_sheets else 0)
+    sheet = simd.pointer(sheet_scratch)
     row = start
     while row < stop:
-        # One plane and place of the kernel: `count` rows from `first` on, written as one run.
-        tap, first = row // h.output % taps, row % h.output
-        plane = row // (h.output * taps)
-        count = min(h.output - first, stop - row)
-        base = plane_offset(source, plane)
-        into = plane_offset(blocks, plane) + tap * blocks.row_step
-        limit = into + (first + count) * w.output
-        column = tap % w.places * w.dilation - w.before
-        inside = min(w.output, max(0, ceil_div(-column, w.stride)))
-        outside = max(inside, min(w.output, (w.input - 1 - column) // w.stride + 1))
-        for out in range(first, first + count):
-            at = into + out * w.output
-            y = out * h.stride - h.before + tap // w.places * h.dilation
-            last = outside if 0 <= y < h.input else inside
-            for i in range(0, inside, lanes):
-                simd.store_before(result, at + i, zero, limit)
-            offset = base + y * source.row_step + column
-            if w.stride == 1:
-                for i in range(inside, last, lanes):
-                    v = simd.load_between(d, image, offset + i, 0, end - offset - i)
-                    simd.store_before(result, at + i, v, limit)
-            elif w.stride == 2:
-                for i in range(inside, last, lanes):
-                    place = offset + 2 * i
-                    v = simd.load_between(simd.widened(d, 2), image, place, 0, end - place)
-                    simd.store_before(result, at + i, simd.every(d, v, 2, 0), limit)
-            else:
-                for i in range(inside, last):
-                    result[at + i] = image[offset + i * w.stride]
-            for i in range(last, w.output, lanes):
-                simd.store_before(result, at + i, zero, limit)
+        plane, out = row // h.output, row % h.output
+        count = min(most, h.output - out, stop - row)
+        plane_at = simd.offset(image, plane_offset(source, plane))
+        y = out * h.stride - h.before
+        into = plane_offset(blocks, plane) + out * w.output
+        run = count * w.output
         row += count
+        ahead = plane_offset(source, row // h.output) + (row % h.output * h.stride - h.before) * source.row_step
+        share = ceil_div(count * h.stride * source.row_step, w.places) if far else 0
+        for k in range(w.places):
+            column = k * w.dilation - w.before
+            ask(d, image, ahead + k * share, share)
+            if in_sheets:
+                for phase in range(phases):
+                    deal(
+                        d, plane_at, w, column, y + phase, h.stride, h.input, source.row_step,
+                        sheet, phase * size, count + extra, (phase + 1) * size,
+                    )  # fmt: skip
+            for i in range(h.places):
+                at = into + (i * w.places + k) * blocks.row_step
+                down = i * h.dilation
+                if not in_sheets:
+                    deal(
+                        d, plane_at, w, column, y + down, h.stride, h.input, source.row_step,
+                        result, at, count, at + run,
+                    )  # fmt: skip
+                else:
+                    from_at = down % h.stride * size + down // h.stride * w.output
+                    if far:
+                        simd.stream(result, at, sheet, from_at, run)
+                    else:
+                        simd.copy(result, at, sheet, from_at, run)
+    simd.keep((sheet_scratch,))
 
 
 @inline

@@ -204,6 +204,61 @@ def offset(typingctx: Any, memory: types.CPointer, elements: types.Integer) -> A
 
 
 @intrinsic
+def copy(
+    typingctx: Any,
+    memory: types.CPointer,
+    offset: types.Integer,
+    source: types.CPointer,
+    source_offset: types.Integer,
+    count: types.Integer,
+) -> Any:
+    """Copy `count` elements of one type from `source`, at an offset, to `memory`, as the C library does it best."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, offset, source, source_offset, count = args
+        size = context.get_abi_sizeof(to.type.pointee)
+        cgutils.raw_memcpy(builder, builder.gep(to, [offset]), builder.gep(source, [source_offset]), count, size)
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp, source, types.intp, types.intp), codegen
+
+
+@intrinsic
+def stream(
+    typingctx: Any,
+    memory: types.CPointer,
+    offset: types.Integer,
+    source: types.CPointer,
+    source_offset: types.Integer,
+    count: types.Integer,
+) -> Any:
+    """`copy` past the caches: what is written is not read before, and evicts nothing."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, offset, source, source_offset, count = args
+        size = context.get_abi_sizeof(to.type.pointee)
+        i64 = count.type
+        lanes = i64(BYTES // size)
+        to, source = builder.gep(to, [offset]), builder.gep(source, [source_offset])
+        before = builder.and_(builder.neg(builder.ptrtoint(to, i64)), i64(BYTES - 1))
+        head = builder.udiv(before, i64(size))
+        head = builder.select(builder.icmp_signed("<", head, count), head, count)
+        cgutils.raw_memcpy(builder, to, source, head, size)
+        blocks = builder.udiv(builder.sub(count, head), lanes)
+        vector = ir.VectorType(to.type.pointee, BYTES // size)
+        with cgutils.for_range(builder, blocks) as loop:
+            at = builder.add(head, builder.mul(loop.index, lanes))
+            v = builder.load(builder.bitcast(builder.gep(source, [at]), vector.as_pointer()), align=1)
+            st = builder.store(v, builder.bitcast(builder.gep(to, [at]), vector.as_pointer()), align=BYTES)
+            st.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        done = builder.add(head, builder.mul(blocks, lanes))
+        cgutils.raw_memcpy(builder, builder.gep(to, [done]), builder.gep(source, [done]), builder.sub(count, done), size)
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp, source, types.intp, types.intp), codegen
+
+
+@intrinsic
 def keep(typingctx: Any, arrays: types.BaseTuple) -> Any:
     """Do nothing, with arrays whose pointers were in use until here."""
 
