@@ -19,6 +19,8 @@ Array = np.ndarray[Any, Any]
 
 #: Rows of this length fill vectors well enough for them to beat scalar code that stays in cache.
 WIDE = 32
+#: Rows of so many windows are short for `columns.accumulate`.
+SHORT = 32
 
 
 def im2col(
@@ -145,7 +147,7 @@ def col2im(
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)
     blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    columns.accumulate(n * c * height, cols.nbytes, w.geometry, _planes(blocks), written)
+    _sums(w)(n * c * height, cols.nbytes, w.geometry, _planes(blocks), written)
     return _finished(result, written)
 
 
@@ -251,7 +253,7 @@ def fold(
     written = _contiguous(result)
     image = _planes(written)
     blocks = _planes(arguments.as_float(cols).reshape(*image.shape[:2], w.taps, prod(w.output)))
-    columns.accumulate(prod(image.shape[:3]), cols.nbytes, w.geometry, blocks, image)
+    _sums(w)(prod(image.shape[:3]), cols.nbytes, w.geometry, blocks, image)
     return _finished(result, written)
 
 
@@ -608,6 +610,11 @@ def _planes(x: Array, trailing: tuple[int, ...] = ()) -> Array:
     if x.strides[3] != x.itemsize and x.shape[3] > 1:
         x = np.ascontiguousarray(x)
     return x.view(np.uint8) if x.dtype.char == "?" else x
+
+
+def _sums(w: Window) -> Kernel:
+    """Return the kernel that adds columns up."""
+    return columns.accumulate_short if w.output[-1] <= SHORT else columns.accumulate
 
 
 def _contiguous(result: Array) -> Array:

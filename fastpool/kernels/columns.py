@@ -1,13 +1,6 @@
 """Windows laid out as columns, and back: the linear map under im2col and unfold, and its adjoint.
 
-`unfold` copies: a row of one place of the kernel is a run of the input, every stride-th element. It
-writes in order and reads a plane again for every place of the kernel while it is in cache.
-
-`accumulate` is the adjoint turned inside out: not "add every column where it came from", which reads
-and writes the result once a place, but "add up, for every element, the columns that came from it".
-Every element is written once, nothing needs to be zeroed, and the sum has the order of the kernel. The
-elements of a row whose columns agree modulo the stride are neighbours in every column, so that
-they are vectors; only a stride of 3 or more deals them out one by one.
+Either way a sum has the order of the kernel's places, as in the notebook's col2im.
 """
 
 from __future__ import annotations
@@ -157,11 +150,94 @@ def interleave(d, phases, pitch, stride, result, into, count, limit):
                 result[into + i * stride + phase] = phases[phase * pitch + i]
 
 
+@inline
+def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
+    """Add the elements from `first` to before `last` of `rows` rows, `step` apart, to rows that are `pitch` apart.
+
+    Vectors are aligned in the sums, which the next place of the kernel reads again: a load that straddles what two
+    stores have yet to write waits for both.
+    """
+    lanes = simd.lanes(d)
+    zero = simd.splat(d, 0)
+    for i in range(0, last, lanes):
+        mask, whole = simd.between(d, first - i, last - i), first <= i and i + lanes <= last
+        j, offset = into + i, at + i
+        for _ in range(rows):
+            simd.rolled()
+            v = simd.load_where(mask, whole, zero, columns, offset)
+            simd.store(sums, j, simd.load(d, sums, j) + v)
+            offset += step
+            j += pitch
+
+
+@kernel()
+def accumulate_short(start, stop, geometry, cols, dx):
+    """Sum up the rows of dx (A, B, H, W) from start to stop, counted over its planes.
+
+    cols has the shape (A, B, taps, OH * OW), contiguous along the last axis.
+
+    This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by place of the kernel, and dealt out by phases (rows and
+    columns modulo the strides), in which what windows side by side give to is side by side.
+    """
+    h, w = axis(geometry, 0), axis(geometry, 1)
+    d = simd.tag(cols)
+    lanes = simd.lanes(d)
+    item = cols.itemsize
+    blocks = layout(cols)
+    columns, result = simd.pointer(cols), simd.pointer(dx)
+    places = ceil_div(w.input, w.stride)
+    pitch = (places + lanes - 1) // lanes * lanes
+    most = min(max(1, SHEET // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
+    size = most * pitch
+    sums_scratch = simd.scratch(d, h.stride * w.stride * size + 2 * lanes)
+    sums = simd.aligned(simd.pointer(sums_scratch))
+    zero = simd.splat(d, 0)
+    far = cols.size * item >= FAR
+    # The places of the kernel that some window has on the input.
+    above = max(0, ceil_div(h.before - (h.output - 1) * h.stride, h.dilation))
+    left = max(0, ceil_div(w.before - (w.output - 1) * w.stride, w.dilation))
+    row = start
+    while row < stop:
+        plane, y = row // h.input, row % h.input
+        first = y // h.stride
+        bottom = min(h.input, (first + most) * h.stride, y + stop - row)
+        last = ceil_div(bottom, h.stride)
+        plane_at = plane_offset(blocks, plane)
+        for i in range(0, h.stride * w.stride * size, lanes):
+            simd.store(sums, i, zero)
+        for i in range(above, h.kernel):
+            down = i * h.dilation - h.before
+            top, end = max(0, first - down // h.stride), min(h.output, last - down // h.stride)
+            phase = down % h.stride * w.stride * size + (top + down // h.stride - first) * pitch
+            for j in range(left, w.kernel):
+                across = j * w.dilation - w.before
+                shift = across // w.stride
+                at = plane_at + (i * w.places + j) * blocks.row_step + top * w.output
+                if far:
+                    ask(d, columns, at + blocks.row_step, (end - top) * w.output)
+                into = phase + across % w.stride * size
+                begin, behind = max(0, shift), min(places, w.output + shift)
+                add_rows(d, columns, at - shift, w.output, sums, into, pitch, end - top, begin, behind)
+        for y in range(y, bottom):
+            line = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
+            if w.stride == 1:
+                for i in range(0, w.input, lanes):
+                    simd.store_before(result, row * w.input + i, simd.load(d, line, i), stop * w.input)
+            else:
+                interleave(d, line, size, w.stride, result, row * w.input, w.input, stop * w.input)
+            row += 1
+    simd.keep((sums_scratch,))
+
+
 @kernel()
 def accumulate(start, stop, geometry, cols, dx):
     """Sum up the rows of dx (A, B, H, W) from start to stop, counted over its planes.
 
     cols has the shape (A, B, taps, OH * OW), contiguous along the last axis.
+
+    This is "add every column where it came from" turned inside out, "add up, for every element, the columns that
+    came from it": every element is written once. The elements of a row whose columns agree modulo the stride are
+    neighbours in every column, so that they are vectors.
     """
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(cols)

@@ -204,6 +204,18 @@ def offset(typingctx: Any, memory: types.CPointer, elements: types.Integer) -> A
 
 
 @intrinsic
+def aligned(typingctx: Any, memory: types.CPointer) -> Any:
+    """The next address that is a multiple of a vector's size, at most a vector further."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        address = builder.add(builder.ptrtoint(args[0], i64), i64(BYTES - 1))
+        return builder.inttoptr(builder.and_(address, i64(-BYTES)), args[0].type)
+
+    return memory(memory), codegen
+
+
+@intrinsic
 def copy(
     typingctx: Any,
     memory: types.CPointer,
