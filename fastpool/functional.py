@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 #: Rows of this length fill vectors well enough for them to beat scalar code that stays in cache.
 WIDE = 32
-#: Rows of so many windows are short for `columns.accumulate`.
+#: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 
 
@@ -614,7 +614,7 @@ def _planes(x: Array, trailing: tuple[int, ...] = ()) -> Array:
 
 def _sums(w: Window) -> Kernel:
     """Return the kernel that adds columns up."""
-    return columns.accumulate_short if w.output[-1] <= SHORT else columns.accumulate
+    return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride) <= 4 else columns.accumulate
 
 
 def _contiguous(result: Array) -> Array:

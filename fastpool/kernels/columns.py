@@ -30,7 +30,7 @@ def deal(d, x, w, column, y, step, height, row_step, into, at, rows, limit):
     zero = simd.splat(d, 0)
     inside = min(w.output, max(0, ceil_div(-column, w.stride)))
     outside = max(inside, min(w.output, (w.input - 1 - column) // w.stride + 1))
-    if w.stride <= 2 and w.output > 2 * lanes:
+    if w.stride <= 2 and w.output > lanes:
         for r in range(rows):
             line, j = y + r * step, at + r * w.output
             offset = line * row_step + column
@@ -40,7 +40,9 @@ def deal(d, x, w, column, y, step, height, row_step, into, at, rows, limit):
                 if w.stride == 1:
                     v = simd.load_or(zero, x, offset + i, left - i, right - i)
                 else:
-                    v2 = simd.load_or(simd.splat(simd.widened(d, 2), 0), x, offset + 2 * i, 2 * (left - i), 2 * (right - i) - 1)
+                    v2 = simd.load_or(
+                        simd.splat(simd.widened(d, 2), 0), x, offset + 2 * i, 2 * (left - i), 2 * (right - i) - 1
+                    )
                     v = simd.every(d, v2, 2, 0)
                 simd.store_before(into, j + i, v, limit)
     elif w.stride <= 2:
@@ -94,7 +96,7 @@ def unfold(start, stop, geometry, x, cols):
     most = min(most, h.output)
     size = (most + extra) * w.output
     far = cols.size * cols.itemsize >= FAR
-    in_sheets = extra > 0 or far
+    in_sheets = extra > 0
     sheet_scratch = simd.scratch(d, phases * size if in_sheets else 0)
     sheet = simd.pointer(sheet_scratch)
     row = start

@@ -264,7 +264,9 @@ def stream(
             st = builder.store(v, builder.bitcast(builder.gep(to, [at]), vector.as_pointer()), align=BYTES)
             st.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
         done = builder.add(head, builder.mul(blocks, lanes))
-        cgutils.raw_memcpy(builder, builder.gep(to, [done]), builder.gep(source, [done]), builder.sub(count, done), size)
+        cgutils.raw_memcpy(
+            builder, builder.gep(to, [done]), builder.gep(source, [done]), builder.sub(count, done), size
+        )
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, source, types.intp, types.intp), codegen
