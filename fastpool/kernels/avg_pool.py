@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from fastpool.kernels import rows, simd, tile
-from fastpool.kernels.columns import interleave
+from fastpool.kernels.columns import deal_out
 from fastpool.kernels.geometry import axis, ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
@@ -155,7 +155,7 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     margin = (w.kernel - 1) * w.dilation // w.stride + 1
     given_scratch = simd.scratch(d, margin + max(w.output, places + w.before // w.stride) + 2 * lanes)
     pitch = places + lanes
-    sums_scratch = simd.scratch(d, pitch * w.stride if w.stride > 1 else 0)
+    sums_scratch = simd.scratch(d, pitch * w.stride)
     given, sums = simd.pointer(given_scratch), simd.pointer(sums_scratch)
     for i in range(given_scratch.size):
         given[i] = 0
@@ -179,9 +179,6 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
                     column = phase + w.before - k * w.dilation
                     if column % w.stride == 0:
                         total = total + simd.load(d, given, margin + i + column // w.stride)
-                if w.stride == 1:
-                    simd.store_before(result, row * w.input + i, total, stop * w.input)
-                else:
-                    simd.store(sums, phase * pitch + i, total)
-        interleave(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+                simd.store(sums, phase * pitch + i, total)
+        deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
     simd.keep((given_scratch, sums_scratch))

@@ -12,7 +12,6 @@ from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 
-
 #: Sheets have about so many bytes.
 SHEET = 1 << 14
 #: Results of so many bytes are not kept in cache.
@@ -137,16 +136,21 @@ def unfold(start, stop, geometry, x, cols):
 
 
 @inline
-def interleave(d, phases, pitch, stride, result, into, count, limit):
-    """Write a row of `count` elements whose phases are `pitch` apart; nothing to be done at stride 1."""
+def deal_out(d, phases, pitch, stride, result, into, count, limit):
+    """Write a row of `count` elements, column c of which is element c // stride of phase c % stride; those are `pitch`
+    apart. Vectors may run over the end, not over `limit`.
+    """
     lanes = simd.lanes(d)
-    if stride == 2:
+    if stride == 1:
+        for i in range(0, count, lanes):
+            simd.store_before(result, into + i, simd.load(d, phases, i), limit)
+    elif stride == 2:
         for i in range(0, count, 2 * lanes):
             a, b = simd.load(d, phases, i // 2), simd.load(d, phases, pitch + i // 2)
             simd.store_before(result, into + i, simd.zip_lower(a, b), limit)
             if i + lanes < count:
                 simd.store_before(result, into + i + lanes, simd.zip_upper(a, b), limit)
-    elif stride > 2:
+    else:
         for phase in range(stride):
             for i in range(ceil_div(count - phase, stride)):
                 result[into + i * stride + phase] = phases[phase * pitch + i]
@@ -220,13 +224,9 @@ def accumulate_short(start, stop, geometry, cols, dx):
                 into = phase + across % w.stride * size
                 begin, behind = max(0, shift), min(places, w.output + shift)
                 add_rows(d, columns, at - shift, w.output, sums, into, pitch, end - top, begin, behind)
-        for y in range(y, bottom):
+        for y in range(y, bottom):  # noqa: B020
             line = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
-            if w.stride == 1:
-                for i in range(0, w.input, lanes):
-                    simd.store_before(result, row * w.input + i, simd.load(d, line, i), stop * w.input)
-            else:
-                interleave(d, line, size, w.stride, result, row * w.input, w.input, stop * w.input)
+            deal_out(d, line, size, w.stride, result, row * w.input, w.input, stop * w.input)
             row += 1
     simd.keep((sums_scratch,))
 
@@ -267,7 +267,7 @@ def accumulate(start, stop, geometry, cols, dx):
     row_tables = np.empty((2, h.kernel), np.int64)
     row_tap, row_at = simd.pointer(row_tables), simd.pointer(row_tables[1])
     pitch = places + lanes
-    sums_scratch = simd.scratch(d, pitch * w.stride if w.stride > 1 else 0)
+    sums_scratch = simd.scratch(d, pitch * w.stride)
     sums = simd.pointer(sums_scratch)
 
     plane, y = start // h.input, start % h.input
@@ -294,11 +294,8 @@ def accumulate(start, stop, geometry, cols, dx):
                         at = plane_at + (row_tap[r] + tap_of[t]) * blocks.row_step + row_at[r] + j
                         # A row's first and last lanes may be another's; past its result they do no harm.
                         total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
-                if w.stride == 1:
-                    simd.store_before(result, row * w.input + i, total, stop * w.input)
-                else:
-                    simd.store(sums, phase * pitch + i, total)
-        interleave(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+                simd.store(sums, phase * pitch + i, total)
+        deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
         y += 1
         if y == h.input:
             y = 0

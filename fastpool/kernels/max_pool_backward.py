@@ -99,11 +99,20 @@ def clear(d, x, first, last):
 
 
 @inline
-def add_plane(dy, argmax, source, at, count, starts, offsets, sums, into):
-    """Add the gradients of a plane, last to first, to a plane that has room for all of every window."""
-    for i in range(count - 1, -1, -1):
-        simd.rolled()
-        sums[into + starts[i] + offsets[argmax[at + i]]] += dy[source + i]
+def add_plane(d, dy, argmax, source, at, count, starts, offsets, sums, into, alone):
+    """Add the gradients of a plane, last to first, to a plane of zeros that has room for all of every window.
+
+    Where every window is `alone`, what an element gets is written: an addition would wait for the last one.
+    """
+    if alone:
+        zero = simd.scalar(d, 0)
+        for i in range(count - 1, -1, -1):
+            simd.rolled()
+            sums[into + starts[i] + offsets[argmax[at + i]]] = dy[source + i] + zero
+    else:
+        for i in range(count - 1, -1, -1):
+            simd.rolled()
+            sums[into + starts[i] + offsets[argmax[at + i]]] += dy[source + i]
 
 
 @inline
@@ -143,6 +152,7 @@ def scatter(start, stop, geometry, dy, argmax, dx):
     height = max(h.input + h.before, (h.output - 1) * h.stride + reach + 1)
     width = max(w.input + w.before, (w.output - 1) * w.stride + (w.places - 1) * w.dilation + 1)
     looked_up = h.places * w.places <= LOOKED_UP
+    alone = h.places <= h.stride and w.places <= w.stride and h.dilation == 1 and w.dilation == 1
     padded = looked_up and height <= SCRATCH and width <= SCRATCH // height and given.row_step == w.output
     # Otherwise, the columns of outputs whose windows are inside the input.
     inner = min(w.output, ceil_div(w.before, w.stride))
@@ -178,12 +188,12 @@ def scatter(start, stop, geometry, dy, argmax, dx):
         source, at = plane_offset(given, plane), plane * outputs
         if exact and bottom - top == h.input:
             clear(d, result, into, limit)
-            add_plane(gradients, positions, source, at, outputs, starts, offsets, result, into)
+            add_plane(d, gradients, positions, source, at, outputs, starts, offsets, result, into, alone)
             continue
         if padded and not exact:
             for i in range(0, height * width, lanes):
                 simd.store(sums, i, zero)
-            add_plane(gradients, positions, source, at, outputs, starts, offsets, sums, 0)
+            add_plane(d, gradients, positions, source, at, outputs, starts, offsets, sums, 0, alone)
             for y in range(bottom - 1, top - 1, -1):
                 for i in range((w.input - 1) // lanes * lanes, -1, -lanes):
                     simd.rolled()

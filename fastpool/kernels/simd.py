@@ -153,6 +153,16 @@ def highest(typingctx: Any, d: Tag) -> Any:
     return d.element(d), codegen
 
 
+@intrinsic
+def scalar(typingctx: Any, d: Tag, value: types.Number) -> Any:
+    """`value` as one of the tag's elements."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.cast(builder, args[1], value, d.element)
+
+    return d.element(d, value), codegen
+
+
 # ---------------------------------------------------------------- memory
 
 
