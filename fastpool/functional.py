@@ -21,6 +21,8 @@ Array = np.ndarray[Any, Any]
 WIDE = 32
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
+#: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
+FEW = 16
 
 
 def im2col(
@@ -571,9 +573,9 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[in
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
     gradient, positions, target = _planes(dy, trailing), _planes(argmax, trailing), _planes(written, trailing)
-    if _by_pixels(trailing):
+    if _by_pixels(trailing) and trailing[0] > FEW:
         kernel = pixels.max_pool_pixels_backward
-    elif w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE:
+    elif not _by_pixels(trailing) and w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE:
         kernel = max_pool_backward.route
     else:
         kernel = max_pool_backward.scatter

@@ -85,7 +85,7 @@ def route(start, stop, geometry, dy, argmax, dx):
 #: Kernels of up to so many places have a table of them.
 LOOKED_UP = 4096
 #: Planes of up to so many elements, with their padding, are added up in scratch.
-SCRATCH = 1 << 12
+SCRATCH = 1 << 13
 
 
 @inline
@@ -116,14 +116,19 @@ def add_plane(d, dy, argmax, source, at, count, starts, offsets, sums, into, alo
 
 
 @inline
-def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride):
+def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride, channels):
     """Add the gradients of a row of outputs, last to first, whose windows are all in our rows."""
-    for i in range(last - 1, first - 1, -1):
-        dx[into + i * stride + offsets[argmax[at + i]]] += dy[source + i]
+    if channels == 1:
+        for i in range(last - 1, first - 1, -1):
+            dx[into + i * stride + offsets[argmax[at + i]]] += dy[source + i]
+    else:
+        for i in range(last // channels - 1, first // channels - 1, -1):
+            for j in range(i * channels, (i + 1) * channels):
+                dx[into + i * (stride - 1) * channels + j + offsets[argmax[at + j]]] += dy[source + j]
 
 
 @inline
-def add_at_edge(dy, argmax, source, at, first, last, rows_of, columns_of, h, w, y, top, bottom, dx, into):
+def add_at_edge(dy, argmax, source, at, first, last, rows_of, columns_of, h, w, channels, y, top, bottom, dx, into):
     """The same, leaving out what is on padding or in rows other than those from top to bottom."""
     for i in range(last - 1, first - 1, -1):
         k = np.int64(argmax[at + i])
@@ -132,14 +137,14 @@ def add_at_edge(dy, argmax, source, at, first, last, rows_of, columns_of, h, w, 
         else:
             row, column = k // w.places * h.dilation, k % w.places * w.dilation
         row += y
-        column += i * w.stride - w.before
+        column += i // channels * w.stride - w.before
         if top <= row < bottom and 0 <= column < w.input:
-            dx[into + row * w.input + column] += dy[source + i]
+            dx[into + (row * w.input + column) * channels + i % channels] += dy[source + i]
 
 
 @kernel()
 def scatter(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
+    """Compute the rows of dx (N, C, H, W * channels) from start to stop, counted over its planes."""
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(dy)
     lanes = simd.lanes(d)
@@ -147,13 +152,15 @@ def scatter(start, stop, geometry, dy, argmax, dx):
     gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
     zero = simd.splat(d, 0)
     reach = (h.places - 1) * h.dilation
-    outputs = h.output * w.output
+    channels = dx.shape[3] // w.input
+    line, out_line = w.input * channels, w.output * channels
+    outputs = h.output * out_line
     # A plane with all that its windows cover, if that is small.
     height = max(h.input + h.before, (h.output - 1) * h.stride + reach + 1)
     width = max(w.input + w.before, (w.output - 1) * w.stride + (w.places - 1) * w.dilation + 1)
     looked_up = h.places * w.places <= LOOKED_UP
     alone = h.places <= h.stride and w.places <= w.stride and h.dilation == 1 and w.dilation == 1
-    padded = looked_up and height <= SCRATCH and width <= SCRATCH // height and given.row_step == w.output
+    padded = looked_up and height <= SCRATCH and width * channels <= SCRATCH // height and given.row_step == out_line
     # Otherwise, the columns of outputs whose windows are inside the input.
     inner = min(w.output, ceil_div(w.before, w.stride))
     outer = max(inner, min(w.output, (w.input - 1 - (w.places - 1) * w.dilation + w.before) // w.stride + 1))
@@ -167,14 +174,15 @@ def scatter(start, stop, geometry, dy, argmax, dx):
             for j in range(w.places):
                 k = i * w.places + j
                 rows_of[k], columns_of[k] = i * h.dilation, j * w.dilation
-                offsets[k] = i * h.dilation * (width if padded else w.input) + j * w.dilation
+                offsets[k] = (i * h.dilation * (width if padded else w.input) + j * w.dilation) * channels
     starts_table = np.empty(outputs if padded else 0, np.int32)
     exact = padded and height == h.input and width == w.input
-    sums_scratch = simd.scratch(d, height * width + lanes if padded and not exact else 0)
+    sums_scratch = simd.scratch(d, height * width * channels + lanes if padded and not exact else 0)
     starts, sums = simd.pointer(starts_table), simd.pointer(sums_scratch)
-    if padded:
-        for i in range(outputs):
-            starts[i] = i // w.output * h.stride * width + i % w.output * w.stride
+    for i in range(starts_table.size):
+        window = i // channels
+        column = window % w.output * w.stride
+        starts[i] = (window // w.output * h.stride * width + column) * channels + i % channels
 
     # Planes backwards too, and what is written from their ends: memory is read and written in one direction.
     row = stop
@@ -183,40 +191,42 @@ def scatter(start, stop, geometry, dy, argmax, dx):
         plane = (row - 1) // h.input
         top, bottom = max(0, start - plane * h.input), row - plane * h.input
         row -= bottom - top
-        into = plane * h.input * w.input
-        limit = into + bottom * w.input
+        into = plane * h.input * line
+        limit = into + bottom * line
         source, at = plane_offset(given, plane), plane * outputs
         if exact and bottom - top == h.input:
             clear(d, result, into, limit)
             add_plane(d, gradients, positions, source, at, outputs, starts, offsets, result, into, alone)
             continue
         if padded and not exact:
-            for i in range(0, height * width, lanes):
+            for i in range(0, height * width * channels, lanes):
                 simd.store(sums, i, zero)
             add_plane(d, gradients, positions, source, at, outputs, starts, offsets, sums, 0, alone)
             for y in range(bottom - 1, top - 1, -1):
-                for i in range((w.input - 1) // lanes * lanes, -1, -lanes):
+                for i in range((line - 1) // lanes * lanes, -1, -lanes):
                     simd.rolled()
-                    v = simd.load(d, sums, (y + h.before) * width + w.before + i)
-                    simd.store_before(result, into + y * w.input + i, v, into + (y + 1) * w.input)
+                    v = simd.load(d, sums, ((y + h.before) * width + w.before) * channels + i)
+                    simd.store_before(result, into + y * line + i, v, into + (y + 1) * line)
             continue
-        clear(d, result, into + top * w.input, limit)
+        clear(d, result, into + top * line, limit)
         first = max(0, ceil_div(top + h.before - reach, h.stride))
         last = min(h.output - 1, (bottom - 1 + h.before) // h.stride)
         for out in range(last, first - 1, -1):
             y = out * h.stride - h.before
-            left, right = inner, outer
+            left, right = inner * channels, outer * channels
             if y < top or y + reach >= bottom:
-                left, right = w.output, w.output
-            from_row, at_row = source + out * given.row_step, at + out * w.output
+                left, right = out_line, out_line
+            from_row, at_row = source + out * given.row_step, at + out * out_line
             add_at_edge(
-                gradients, positions, from_row, at_row, right, w.output, rows_of, columns_of, h, w,
+                gradients, positions, from_row, at_row, right, out_line, rows_of, columns_of, h, w, channels,
                 y, top, bottom, result, into,
             )  # fmt: skip
-            place = into + y * w.input - w.before
-            add_inside(gradients, positions, from_row, at_row, left, right, offsets, result, place, w.stride)
+            place = into + (y * w.input - w.before) * channels
+            add_inside(
+                gradients, positions, from_row, at_row, left, right, offsets, result, place, w.stride, channels
+            )
             add_at_edge(
-                gradients, positions, from_row, at_row, 0, left, rows_of, columns_of, h, w,
+                gradients, positions, from_row, at_row, 0, left, rows_of, columns_of, h, w, channels,
                 y, top, bottom, result, into,
             )  # fmt: skip
     simd.keep((tables, starts_table, sums_scratch))
