@@ -573,12 +573,12 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[in
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
     gradient, positions, target = _planes(dy, trailing), _planes(argmax, trailing), _planes(written, trailing)
-    if _by_pixels(trailing) and trailing[0] > FEW:
-        kernel = pixels.max_pool_pixels_backward
-    elif not _by_pixels(trailing) and w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE:
+    if _by_pixels(trailing):
+        kernel = pixels.max_pool_pixels_backward if trailing[0] > FEW else max_pool_backward.scatter(True)
+    elif w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE:
         kernel = max_pool_backward.route
     else:
-        kernel = max_pool_backward.scatter
+        kernel = max_pool_backward.scatter(False)
     kernel(target.shape[0] * target.shape[1] * w.input[0], dx.nbytes, w.geometry, gradient, positions, target)
     return _finished(dx, written)
 
