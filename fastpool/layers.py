@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,36 @@ from fastpool.window import Sizes, plain, sizes, window
 Array = np.ndarray[Any, Any]
 
 
+#: A new result of so many bytes costs page faults, at every step of a training loop.
+LARGE = 1 << 22
+
+
+def _references(layer: object, name: str) -> int:
+    """Return how many references there are to the layer's attribute, one of them for the question."""
+    return sys.getrefcount(getattr(layer, name, None))
+
+
+_layer = SimpleNamespace(value=np.empty(0))
+#: The references to what nobody else has, which depends on the version of Python.
+_ALONE = _references(_layer, "value")
+
+
+def _result(layer: object, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+    """Return the last result, `name` of the layer, to be written to again, if it is large and nobody else has it.
+
+    A view of an array has it, too, as does whatever else shares its memory.
+    """
+    if prod(shape) * dtype.itemsize < LARGE or _references(layer, name) > _ALONE:
+        return None
+    last: Array = getattr(layer, name)
+    return last if last.shape == shape and last.dtype == dtype and last.base is None else None
+
+
 class Pooling:
     """Max pooling with windows side by side: the notebook's layer.
 
-    Windows at a ragged edge take the largest of the elements that exist.
+    Windows at a ragged edge take the largest of the elements that exist. Large results are written to the memory
+    of the last ones, where nobody has these any more.
 
     Parameters
     ----------
@@ -78,9 +107,10 @@ class Pooling:
         x = arguments.spatial_array(x, "x", 2, exact=4)
         if x.dtype.itemsize == 8:
             x = arguments.as_float(x)  # the notebook compares after it: int64 beyond 2**53 may tie
-        y, argmax = max_pool2d(x, self.pool, ceil_mode=True, return_argmax=True)
-        self.y, self._argmax = arguments.as_float(y), argmax
-        self._input_shape, self._window = x.shape, window(x.shape[-2:], self.pool, None, 0, 1, True)
+        w = window(x.shape[-2:], self.pool, None, 0, 1, True)
+        out = _result(self, "y", x.shape[:2] + w.output, x.dtype)
+        y, argmax = max_pool2d(x, self.pool, ceil_mode=True, return_argmax=True, out=out)
+        self.y, self._argmax, self._input_shape, self._window = arguments.as_float(y), argmax, x.shape, w
         return self.y
 
     @property
@@ -110,5 +140,8 @@ class Pooling:
             raise RuntimeError("Pooling.backward needs a forward first")
         dy = arguments.as_float(arguments.array(dy, "dy"))
         arguments.same_shape(dy, "dy", self._argmax.shape, "that of y")
-        self.dx = scattered(dy, self._argmax, self._window, np.empty(self._input_shape, dy.dtype))
+        dx = _result(self, "dx", self._input_shape, dy.dtype)
+        if dx is None:
+            dx = np.empty(self._input_shape, dy.dtype)
+        self.dx = scattered(dy, self._argmax, self._window, dx)
         return self.dx

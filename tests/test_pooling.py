@@ -1,11 +1,14 @@
 """The notebook's layer beyond the notebook: ragged edges, shapes that are not square, dtypes, its state."""
 
 import pickle
+import threading
 
 import brute
 import numpy as np
 import pytest
 from helpers import DTYPES, INPUT_LAYOUTS, laid_out, random_array, same_bits, same_values
+
+import fastpool
 
 SHAPES = [(2, 3, 4, 4), (1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 33, 70), (2, 2, 1, 9), (0, 3, 5, 7), (2, 0, 5, 7)]
 
@@ -122,3 +125,41 @@ def test_a_layer_is_picklable(implementation):
     same_bits(copy.y, y)
     same_bits(copy.max_index, layer.max_index)
     same_bits(copy.backward(y), layer.backward(y))
+
+
+def test_a_result_that_somebody_has_is_not_written_to_again():
+    layer, shape = fastpool.Pooling(2), (2, 8, 300, 302)
+    held, expected = [], []
+
+    def step(seed, keep):
+        x = random_array(shape, np.float32, seed)
+        held.append(keep(layer.forward(x)))
+        held.append(keep(layer.backward(layer.y)))
+        expected.extend(kept.copy() for kept in held[-2:])
+
+    def in_a_thread(seed):
+        thread = threading.Thread(target=step, args=(seed, lambda result: result))
+        thread.start()
+        thread.join()
+
+    step(0, lambda result: result)
+    step(1, lambda result: result[1:, ::2, 3:, ::-1])
+    in_a_thread(2)
+    step(3, lambda result: np.asarray(memoryview(result)))
+    step(4, lambda result: result.reshape(-1).view(np.int32))
+    for seed in range(5, 9):
+        layer.backward(layer.forward(random_array(shape, np.float32, seed)))
+    for kept, copy in zip(held, expected):
+        same_values(kept, copy)
+
+
+def test_a_large_result_that_nobody_has_is_written_to_again():
+    layer, x = fastpool.Pooling(2), random_array((2, 8, 600, 602), np.float32)
+    layer.backward(layer.forward(x))
+    y, dx = layer.y.ctypes.data, layer.dx.ctypes.data
+    layer.backward(layer.forward(-x))
+    assert (layer.y.ctypes.data, layer.dx.ctypes.data) == (y, dx)
+    same_bits(layer.y, fastpool.max_pool2d(-x, 2))
+    # Another shape or dtype needs other memory.
+    for other in (x[:, :4], x.astype(np.float64)):
+        same_bits(layer.forward(other), fastpool.max_pool2d(other, 2))

@@ -182,8 +182,9 @@ def accumulate_short(start, stop, geometry, cols, dx):
 
     cols has the shape (A, B, taps, OH * OW), contiguous along the last axis.
 
-    This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by place of the kernel, and dealt out by phases (rows and
-    columns modulo the strides), in which what windows side by side give to is side by side.
+    This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by
+    place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
+    by side give to is side by side.
     """
     h, w = axis(geometry, 0), axis(geometry, 1)
     d = simd.tag(cols)

@@ -165,7 +165,8 @@ def scatter(of_pixels: bool) -> Kernel:
         width = max(w.input + w.before, (w.output - 1) * w.stride + (w.places - 1) * w.dilation + 1)
         looked_up = h.places * w.places <= LOOKED_UP
         alone = h.places <= h.stride and w.places <= w.stride and h.dilation == 1 and w.dilation == 1
-        padded = looked_up and height <= SCRATCH and width * channels <= SCRATCH // height and given.row_step == out_line
+        padded = looked_up and height <= SCRATCH and width * channels <= SCRATCH // height
+        padded = padded and given.row_step == out_line
         # Otherwise, the columns of outputs whose windows are inside the input.
         inner = min(w.output, ceil_div(w.before, w.stride))
         outer = max(inner, min(w.output, (w.input - 1 - (w.places - 1) * w.dilation + w.before) // w.stride + 1))

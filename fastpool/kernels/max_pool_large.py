@@ -33,7 +33,7 @@ def take(d, dp, values, positions, base, count, offsets, steps, taps, careful, f
     for i in range(base, end, simd.lanes(d)):
         best = simd.load(d, values, i + offsets[0])
         best_at = simd.splat(dp, 0)
-        if positions is not None:
+        if positions is not None:  # noqa: SIM102 (the compiler's question, that the next one is not mixed into)
             if not first:
                 best_at = simd.load(dp, positions, i + offsets[0])
         for k in range(1, taps):

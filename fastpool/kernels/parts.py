@@ -26,12 +26,14 @@ class _Part(JITCodeLibrary):
     codegen = _Codegen()
 
     def finalize(self) -> None:
+        """Link what is called, and neither optimise nor make machine code."""
         for library in dict.fromkeys(self._linking_libraries):
             self._reload_init.update(library._reload_init)
             self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
+        """Return 0: there is no machine code."""
         self._ensure_finalized()
         return 0
 
@@ -40,6 +42,7 @@ class PartCompiler(CompilerBase):
     """Numba's compiler, but for that."""
 
     def define_pipelines(self) -> list[Any]:
+        """Return Numba's passes, over a library of our own."""
         state = self.state
         state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
         return [DefaultPassBuilder.define_nopython_pipeline(state)]

@@ -15,9 +15,12 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axis, layout, places_inside, plane_offset
 from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.rows import ask
 
 #: Vectors of channels that share one walk through the list.
 SHARED = 4
+#: Of arrays of so many bytes, the rows of a window are asked for so many elements ahead, each for itself.
+FAR, AHEAD = 1 << 23, 512
 
 
 @inline
@@ -43,6 +46,8 @@ def sweep(start, stop, geometry, x, reduce, more):
     channels = x.shape[3] // w.input
     tables = np.empty((2, h.kernel * w.kernel), np.int64)
     offsets, steps = simd.pointer(tables), simd.pointer(tables[1])
+    d = simd.tag(x)
+    elements, far = simd.pointer(x), x.size * x.itemsize >= FAR
     listed = (0, 0, 0, 0)
     count = 0
     for row in range(start, stop):
@@ -57,6 +62,10 @@ def sweep(start, stop, geometry, x, reduce, more):
                 listed = (first, last, left, right)
                 count = meeting(h, w, first, last, left, right, source.row_step, channels, offsets, steps)
             into = (row * w.output + column) * channels
+            if far:
+                for i in range(max(first, last - h.stride), last):
+                    pixel = base + i * h.dilation * source.row_step + side * channels
+                    ask(d, elements, pixel + AHEAD, w.stride * channels)
             reduce(base + side * channels, offsets, steps, count, out, column, into, channels, more)
     simd.keep((tables,))
 

@@ -134,7 +134,7 @@ def lay(d, x, plane, row_step, h, w, t, out, count, column, padding, into, row, 
 
 @inline
 def reduce_tile(reduce, values, positions, t, used, nans, careful, more):
-    """Call `reduce` with `careful` as a literal, and as False where nothing is known of `nans`: it is compiled once then."""
+    """Call `reduce` with `careful` as a constant: where there are no `nans`, it is compiled once."""
     if nans is None:
         reduce(values, positions, t, used, False, more)
     elif careful:
