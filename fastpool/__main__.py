@@ -9,13 +9,17 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 
+import numba
 import numpy as np
 
 import fastpool
+from fastpool.bench import CASES, QUICK, Case, Effort
+from fastpool.peers import OPERATIONS
+from fastpool.window import window
 
 #: What `warmup` compiles for.
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
@@ -23,21 +27,54 @@ DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"
 
 def demo(arguments: argparse.Namespace) -> int:
     """Train on the digits with `fastpool` and with its reference."""
-    try:
-        for package in ("matplotlib", "rich", "sklearn"):
-            import_module(package)
-    except ImportError as error:
-        print(
-            f"The demo needs its extra ({error}). Install it with\n"
-            "    python -m pip install 'fastpool[demo]'\n"
-            "or, in a clone of the repository, with\n"
-            "    python -m pip install '.[demo]'",
-            file=sys.stderr,
-        )
+    if not installed("demo", "matplotlib", "rich", "sklearn"):
         return 2
     from fastpool.demo import main
 
     return main(arguments.epochs, arguments.batch_size, arguments.seed, arguments.plot)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Time fastpool, its reference and other libraries."""
+    cases = [CASES[name] for name in arguments.shapes]
+    if arguments.shape is None:
+        if arguments.kernel or arguments.stride or arguments.padding:
+            arguments.error("--kernel, --stride and --padding need --shape")
+    elif arguments.kernel is None:
+        arguments.error("--shape needs --kernel")
+    else:
+        sizes = (arguments.kernel, arguments.stride or arguments.kernel, arguments.padding or (0, 0))
+        cases = [Case("custom", arguments.shape, *sizes)]
+        try:
+            window(arguments.shape[2:], *sizes, 1, elements=True)
+        except ValueError as error:
+            arguments.error(str(error))
+    if not installed("bench", "jinja2", "matplotlib", "rich"):
+        return 2
+    from fastpool.bench import main
+
+    effort = QUICK if arguments.quick else Effort()
+    if arguments.rounds is not None:
+        effort = effort._replace(rounds=arguments.rounds)
+    files = (arguments.json, arguments.plot, arguments.html)
+    return main(cases, arguments.ops, arguments.dtype, arguments.threads, effort, *files)
+
+
+def installed(extra: str, *packages: str) -> bool:
+    """Whether the packages of a command are there; if not, say how to install its extra."""
+    try:
+        for package in packages:
+            import_module(package)
+    except ImportError as error:
+        print(
+            f"This command needs its extra ({error}). Install it with\n"
+            f"    python -m pip install 'fastpool[{extra}]'\n"
+            "or, in a clone of the repository, with\n"
+            f"    python -m pip install '.[{extra}]'",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -95,9 +132,61 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights, the order of the digits, and which are held out (%(default)s)",
     )
     command.add_argument(
-        "--plot", type=plot_file, metavar="FILE", help="also draw losses and times: a .png, .svg or .pdf file"
+        "--plot",
+        type=file_to_write(".png", ".svg", ".pdf"),
+        metavar="FILE",
+        help="also draw losses and times: a .png, .svg or .pdf file",
     )
     command.set_defaults(run=demo)
+
+    cores: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    command = commands.add_parser(
+        "bench",
+        help="time fastpool, its NumPy reference and the other libraries that are installed",
+        description="Time fastpool, its NumPy reference, PyTorch, ONNX Runtime, OpenVINO, JAX and scikit-image, as far "
+        "as they are installed, in turn, round after round, on the pooling layers of known networks or on one that you "
+        "describe. What takes long, as the reference does, is called only twice.",
+    )
+    command.add_argument(
+        "--ops",
+        type=names(OPERATIONS),
+        default=[*OPERATIONS],
+        metavar="NAME,...",
+        help=f"some of {', '.join(OPERATIONS)}",
+    )
+    inputs = command.add_mutually_exclusive_group()
+    inputs.add_argument(
+        "--shapes",
+        type=names(CASES),
+        default=[*CASES],
+        metavar="NAME,...",
+        help=f"some of {', '.join(CASES)}",
+    )
+    inputs.add_argument("--shape", type=sizes(4), metavar="N,C,H,W", help="of one input, in place of the named shapes")
+    command.add_argument("--kernel", type=sizes(1, 2), metavar="N or H,W", help="size of its windows")
+    command.add_argument("--stride", type=sizes(1, 2), metavar="N or H,W", help="distance of its windows (the kernel)")
+    command.add_argument("--padding", type=sizes(1, 2, least=0), metavar="N or H,W", help="on either side of it (0)")
+    command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(%(default)s)")
+    command.add_argument(
+        "--threads",
+        type=at_least(1, cores),
+        default=1,
+        metavar="N",
+        help="of each library (%(default)s)",
+    )
+    command.add_argument("--rounds", type=at_least(1), metavar="N", help="times that each is timed (5)")
+    command.add_argument("--quick", action="store_true", help="3 short rounds, the reference on small shapes alone")
+    command.add_argument("--json", type=file_to_write(".json"), metavar="FILE", help="also write every figure")
+    command.add_argument(
+        "--plot",
+        type=file_to_write(".png", ".svg", ".pdf"),
+        metavar="FILE",
+        help="also draw the times: .png, .svg or .pdf",
+    )
+    command.add_argument(
+        "--html", type=file_to_write(".html"), metavar="FILE", help="also write a page with the tables and the picture"
+    )
+    command.set_defaults(run=bench, error=command.error)
 
     command = commands.add_parser(
         "warmup",
@@ -120,31 +209,67 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return the argparse type of an int of at least `least`."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the argparse type of an int of at least `least` and at most `most`."""
+    limits = f"at least {least}" if most is None else f"at least {least} and at most {most}"
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"must be a whole number of {limits}, not {text!r}")
         return value
 
     return parse
 
 
-def plot_file(text: str) -> Path:
-    """Argparse type of a file to write a plot to; checked now, for the plot comes after the training."""
-    path = Path(text)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise argparse.ArgumentTypeError(f"the suffix must be .png, .svg or .pdf; got {text!r}")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"the directory {str(path.parent)!r} does not exist")
-    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
-    return path
+def names(choices: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the argparse type of some of these names, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        found = text.split(",")
+        for name in found:
+            if name not in choices:
+                raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(choices)})")
+        return list(dict.fromkeys(found))
+
+    return parse
+
+
+def sizes(*counts: int, least: int = 1) -> Callable[[str], tuple[int, ...]]:
+    """Return the argparse type of ints of at least `least`, with commas between them; one for two means both."""
+    form = " or ".join(",".join("N" * count) for count in counts)
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            found = tuple(map(int, text.split(",")))
+        except ValueError:
+            found = ()
+        if len(found) not in counts or min(found) < least:
+            raise argparse.ArgumentTypeError(f"must be {form}, each at least {least}; got {text!r}")
+        return found * 2 if len(found) == 1 else found
+
+    return parse
+
+
+def file_to_write(*suffixes: str) -> Callable[[str], Path]:
+    """Return the argparse type of a file to write; checked now, for it is written at the end."""
+    *others, last = suffixes
+    allowed = f"{', '.join(others)} or {last}" if others else last
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"the suffix must be {allowed}; got {text!r}")
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"the directory {str(path.parent)!r} does not exist")
+        if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
+        return path
+
+    return parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
