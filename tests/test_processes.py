@@ -1,7 +1,7 @@
 """Many threads, forked children and other parallel code, under every threading layer of Numba."""
 
-import importlib
 import os
+from functools import cache
 
 import pytest
 from jobs import run
@@ -11,14 +11,23 @@ two_ways = pytest.mark.parametrize("environment", [None, "workqueue"], indirect=
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 
 
+@cache
+def loads(layer):
+    """Whether Numba has the layer: it looks for it, and whether it is new enough, when a loop is first launched."""
+    try:
+        run("numba.np.ufunc.parallel._launch_threads()", NUMBA_THREADING_LAYER=layer)
+    except AssertionError as error:
+        if "No threading layer could be loaded" not in str(error):
+            raise
+        return False
+    return True
+
+
 @pytest.fixture(params=[None, "omp", "workqueue", "tbb"], ids=lambda layer: layer or "default")
 def environment(request):
     layer = request.param
     if layer is not None:
-        module = layer if layer == "workqueue" else f"{layer}pool"
-        try:
-            importlib.import_module(f"numba.np.ufunc.{module}")
-        except ImportError:
+        if not loads(layer):
             pytest.skip(f"Numba has no {layer} here")
     # OpenMP's loops are launched where the policy is set.
     policy = "passive" if layer == "omp" else None

@@ -86,6 +86,23 @@ def test_constants(dtype):
     same_bits(out, np.array([-np.inf, np.nan] if dtype.kind == "f" else [np.iinfo(dtype).min, 0], dtype))
 
 
+@every_number
+def test_nans(dtype):
+    known = njit(lambda array: simd.nans(simd.tag(array)))(np.zeros(1, dtype))
+    assert known is (True if dtype.kind == "f" else None)
+
+
+@every_number
+def test_scalar(dtype):
+    @njit
+    def ask(out):
+        out[0] = simd.scalar(simd.tag(out), 3)
+
+    out = np.zeros(1, dtype)
+    ask(out)
+    same_bits(out, np.array([3], dtype))
+
+
 @every_integer
 def test_highest(dtype):
     assert njit(lambda array: simd.highest(simd.tag(array)))(np.zeros(1, dtype)) == np.iinfo(dtype).max
@@ -185,6 +202,68 @@ def test_limited_stores(operation, dtype):
     same_bytes(out, expected)
 
 
+@njit
+def copy(memory, at, source, first, count):
+    simd.copy(memory, at, source, first, count)
+
+
+@njit
+def stream(memory, at, source, first, count):
+    simd.stream(memory, at, source, first, count)
+
+
+@every_number
+@pytest.mark.parametrize("operation", [copy, stream], ids=lambda operation: operation.__name__)
+def test_copies(operation, dtype):
+    """From anywhere to anywhere: every distance from where a vector is aligned."""
+
+    @njit
+    def run(source, out):
+        for at in range(out.shape[0]):
+            for count in range(out.shape[1]):
+                operation(simd.pointer(out[at, count]), 1 + at, simd.pointer(source), 3, count)
+
+    lanes = lanes_of(dtype)
+    source = memory(dtype, 2 * lanes + 20)
+    out = np.full((lanes, 2 * lanes + 3, 4 * lanes), 77, dtype)
+    place = np.arange(4 * lanes) - 1 - np.arange(lanes)[:, None, None]
+    copied = (place >= 0) & (place < np.arange(2 * lanes + 3)[:, None])
+    expected = np.where(copied, source[np.clip(place + 3, 0, len(source) - 1)], out)
+    run(source, out)
+    same_bytes(out, expected)
+
+
+@every_number
+def test_aligned(dtype):
+    @njit
+    def ask(out, marked):
+        for i in range(len(marked)):
+            simd.aligned(simd.pointer(out[i:]))[0] = 1
+            marked[i] = np.flatnonzero(out)[0]
+            out[:] = 0
+
+    lanes = lanes_of(dtype)
+    out, marked = np.zeros(3 * lanes, dtype), np.zeros(lanes, np.int64)
+    ask(out, marked)
+    address = out.ctypes.data + np.arange(lanes) * dtype.itemsize
+    same_values((out.ctypes.data + marked * dtype.itemsize) % simd.BYTES, np.zeros(lanes, np.int64))
+    distance = out.ctypes.data + marked * dtype.itemsize - address
+    assert ((distance >= 0) & (distance < simd.BYTES)).all()
+
+
+def test_what_is_asked_for_need_not_be_there():
+    """And stays as it is, where it is."""
+
+    @njit
+    def ask(out, offsets):
+        for i in offsets:
+            simd.prefetch(simd.pointer(out), i)
+
+    out = np.arange(3.0)
+    ask(out, np.array([0, 1, 2, 3, -1, 1 << 20, -(1 << 20), 1 << 40, -(1 << 40), *FAR]))
+    same_bits(out, np.arange(3.0))
+
+
 GUARDED = """
 import ctypes, mmap
 from numba import njit
@@ -209,6 +288,12 @@ def touch(page, at, first, last, out):
     if first <= 0:
         simd.store_before(memory, at, v, at + last)
 
+@njit
+def move(page, at, source, count):
+    simd.copy(simd.pointer(page), at, simd.pointer(source), 0, count)
+    simd.stream(simd.pointer(page), at, simd.pointer(source), 0, count)
+    simd.stream(simd.pointer(source), 0, simd.pointer(page), at, count)
+
 for dtype in ("i1", "u2", "i4", "f4", "f8"):
     page = np.frombuffer(block, dtype, PAGE // np.dtype(dtype).itemsize, PAGE)
     page[...] = np.arange(1, len(page) + 1) % 99
@@ -219,6 +304,9 @@ for dtype in ("i1", "u2", "i4", "f4", "f8"):
         assert np.array_equal(out[:count], page[len(page) - count :]) and not out[count:].any()
         touch(page, count - lanes, lanes - count, lanes, out)
         assert np.array_equal(out[lanes - count :], page[:count]) and not out[: lanes - count].any()
+    for count in range(3 * lanes):
+        move(page, len(page) - count, page[:count].copy(), count)
+        move(page, 0, page[len(page) - count :].copy(), count)
     touch(page, len(page) + 5, 3, 2, out)
     touch(page, -5 - lanes, -3, -2, out)
     assert not out.any()
@@ -230,15 +318,20 @@ def test_only_lanes_within_limits_are_touched():
     run(GUARDED)
 
 
-def test_nothing_is_read_from_none():
+def test_none_has_no_pointer():
     @njit
-    def load(like, out):
-        d = simd.position_tag(simd.tag(like), None)
-        simd.store(simd.pointer(out), 0, simd.load_between(d, simd.pointer(None), 0, 0, 0))
+    def ask(array):
+        return simd.pointer(None), simd.beside(None, simd.pointer(array))
 
-    out = np.ones(lanes_of(np.dtype("f4")), np.uint8)
-    load(np.zeros(1, np.float32), out)
-    assert not out.any()
+    assert ask(np.zeros(1)) == (None, None)
+
+
+def test_a_pointer_beside_an_array():
+    @njit
+    def ask(array):
+        return simd.beside(array, simd.pointer(array))[2]
+
+    assert ask(np.arange(3.0)) == 2
 
 
 def test_scratch_lives_as_long_as_it_is_kept():

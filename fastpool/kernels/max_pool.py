@@ -71,7 +71,7 @@ def max_pool(stride: int) -> Kernel:
             first_at = simd.load(dp, firsts, part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
         base = plane_offset(source, plane) + part.column
-        nan = simd.is_nan(lowest)
+        nan = False
         for _ in range(part.rows):
             ask(d, elements, ahead, part.share)
             ahead += part.share
@@ -81,12 +81,12 @@ def max_pool(stride: int) -> Kernel:
             if positions is None:
                 v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
                 if last - first < 2:
-                    nan = nan | simd.is_nan(v)
+                    nan |= simd.any_lane(simd.is_nan(v))
                 for _ in range(first + 1, last):
                     simd.rolled()
                     offset += h.dilation * source.row_step
                     other = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                    nan = nan | simd.either_nan(v, other)
+                    nan |= simd.any_lane(simd.either_nan(v, other))
                     v = simd.select(outranks(other, v, careful), other, v)
                 best, _ = across(d, dp, v, w.kernel, first_at, careful)
             else:
@@ -94,7 +94,7 @@ def max_pool(stride: int) -> Kernel:
                 for k in range(first, last):
                     simd.rolled()
                     v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                    nan = nan | simd.is_nan(v)
+                    nan |= simd.any_lane(simd.is_nan(v))
                     offset += h.dilation * source.row_step
                     other, other_at = across(d, dp, v, w.kernel, first_at, careful)
                     better = outranks(other, best, careful)
@@ -108,7 +108,7 @@ def max_pool(stride: int) -> Kernel:
                 out = 0
                 plane += 1
                 base = plane_offset(source, plane) + part.column
-        return simd.any_lane(nan)
+        return nan
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
