@@ -26,9 +26,8 @@ def loads(layer):
 @pytest.fixture(params=[None, "omp", "workqueue", "tbb"], ids=lambda layer: layer or "default")
 def environment(request):
     layer = request.param
-    if layer is not None:
-        if not loads(layer):
-            pytest.skip(f"Numba has no {layer} here")
+    if layer is not None and not loads(layer):
+        pytest.skip(f"Numba has no {layer} here")
     # OpenMP's loops are launched where the policy is set.
     policy = "passive" if layer == "omp" else None
     return {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 4, "OMP_WAIT_POLICY": policy}
