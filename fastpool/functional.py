@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -326,18 +326,15 @@ def max_pool2d(
     (array([[4., 5.]]), array([[2, 1]], dtype=uint8))
     """
     x = arguments.array(x, "x")
-    leading, spatial, trailing = arguments.split(x.shape, data_format, 2, "x")
-    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    w, shape, trailing, kernel, count = _plan(
+        _MAXIMA, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
+    )
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
-    shape = leading + w.output + trailing
     y = arguments.result(out, shape, x.dtype, x)
     written = y if out is None else _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
     planes = _planes(x, trailing)
-    n, c, *_ = planes.shape
-    count = n * c * w.output[0]
-    kernel = _kernel(w, trailing, max_pool.max_pool, max_pool_large.max_pool_large, pixels.max_pool_pixels)
     if planes is x:  # then the results are as they should be, too
         kernel(count, x.nbytes, w.geometry, x, written, argmax)
     else:
@@ -468,15 +465,14 @@ def avg_pool2d(
            [4. , 1.5]])
     """
     x = arguments.array(x, "x")
-    leading, spatial, trailing = arguments.split(x.shape, data_format, 2, "x")
-    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    w, shape, trailing, kernel, count = _plan(
+        _AVERAGES, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
+    )
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     dtype = arguments.float_dtype(x)
-    y = arguments.result(out, leading + w.output + trailing, dtype, x)
-    written = _contiguous(y)
+    y = arguments.result(out, shape, dtype, x)
+    written = y if out is None else _contiguous(y)
     planes = _planes(arguments.as_float(x), trailing)
-    kernel = _kernel(w, trailing, avg_pool.avg_pool, avg_pool.avg_pool_large, pixels.avg_pool_pixels)
-    count = planes.shape[0] * planes.shape[1] * w.output[0]
     kernel(count, planes.nbytes, w.geometry, planes, *_divisors(w, *divisors, dtype), _planes(written, trailing))
     return _finished(y, written)
 
@@ -559,14 +555,66 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
     return trailing != () and trailing != (1,)
 
 
-def _kernel(
-    w: Window, trailing: tuple[int, ...], small: Callable[[int], Kernel], large: Kernel, last: Kernel
-) -> Kernel:
-    """Return the kernel for small windows, for all others, or for pixels, with the channels last."""
-    if _by_pixels(trailing):
-        return last
+class _Kernels(NamedTuple):
+    """The kernels of an operation: for small windows, for all others, and for pixels, whose channels are last."""
+
+    small: Callable[[int], Kernel]
+    large: Kernel
+    pixels: Kernel
+
+
+_MAXIMA = _Kernels(max_pool.max_pool, max_pool_large.max_pool_large, pixels.max_pool_pixels)
+_AVERAGES = _Kernels(avg_pool.avg_pool, avg_pool.avg_pool_large, pixels.avg_pool_pixels)
+
+
+class _Plan(NamedTuple):
+    """What follows from a call's shape and parameters."""
+
+    w: Window
+    shape: tuple[int, ...]  # of the result
+    trailing: tuple[int, ...]
+    kernel: Kernel
+    rows_out: int  # over all planes
+
+
+def _plan(
+    kernels: _Kernels,
+    shape: tuple[int, ...],
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Padding,
+    dilation: Sizes,
+    ceil_mode: bool,
+    data_format: str,
+) -> _Plan:
+    """Plan a pooling of an array of this shape; what is made of plain ints, as most calls are, is planned once."""
+    plain = type(kernel_size) is type(padding) is type(dilation) is int and (stride is None or type(stride) is int)
+    plain = plain and type(ceil_mode) is bool and type(data_format) is str
+    plan = _planned if plain else _planned.__wrapped__
+    return plan(kernels, shape, kernel_size, stride, padding, dilation, ceil_mode, data_format)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4096)
+def _planned(
+    kernels: _Kernels,
+    shape: tuple[int, ...],
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: Any,
+    data_format: str,
+) -> _Plan:
+    leading, spatial, trailing = arguments.split(shape, data_format, 2, "x")
+    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     kernel, stride, dilation = w.in_row
-    return small(stride) if kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 else large
+    if _by_pixels(trailing):
+        chosen = kernels.pixels
+    elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1:
+        chosen = kernels.small(stride)
+    else:
+        chosen = kernels.large
+    return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading) * w.output[0])
 
 
 def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:

@@ -22,7 +22,7 @@ Plain: TypeAlias = "int | tuple[Plain, ...]"
 LIMIT = 2**62
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal is the same: there is one for the same arguments, and a hash takes no time
 class Window:
     """A checked window over the spatial axes of an array; every field has one entry an axis."""
 
