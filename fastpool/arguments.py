@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastpool.window import LIMIT, Padding, Sizes, Window, flag, plain, sizes, window
+from fastpool.window import (
+    LIMIT,
+    AdaptiveWindow,
+    Padding,
+    Sizes,
+    Window,
+    adaptive_window,
+    flag,
+    is_sequence,
+    plain,
+    sizes,
+    spatial_rank,
+    unpooled_shape,
+    window,
+)
 
-FLOATS = "fd"
+#: float16 and ml_dtypes' bfloat16.
+HALVES = "eE"
+FLOATS = HALVES + "fd"
 INTEGERS = "bBhHiIlLqQ"
 NUMBERS = "?" + INTEGERS + FLOATS
 GRADIENTS = INTEGERS + FLOATS
 _NAMES = {
     INTEGERS: "integers",
-    GRADIENTS: "integers, float32 or float64",
-    NUMBERS: "bool, integers, float32 or float64",
+    GRADIENTS: "integers, float16, bfloat16, float32 or float64",
+    NUMBERS: "bool, integers, float16, bfloat16, float32 or float64",
 }
 
 
@@ -31,10 +47,19 @@ def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, 
     except ValueError as error:  # ragged lists
         raise ValueError(f"{name} is not an array: {error}") from None
     dtype = x.dtype
-    if dtype.char not in chars:
+    # Dtypes that are not NumPy's may share a character with one that is: those of ml_dtypes do.
+    if dtype.char not in chars or (dtype.kind == "V" and dtype.name != "bfloat16"):
         raise TypeError(f"{name} must be an array of {_NAMES[chars]}; its dtype is {dtype}")
     if not (dtype.isnative and x.flags.aligned):
         x = x.astype(dtype.newbyteorder("="))
+    return x
+
+
+def images(value: ArrayLike, name: str) -> np.ndarray[Any, Any]:
+    """`array`, with a batch, channels and 1 to 3 spatial axes."""
+    x = array(value, name)
+    if not 3 <= x.ndim <= 5:
+        raise ValueError(f"{name} must have 3 to 5 axes (N, C, 1 to 3 spatial ones); its shape is {x.shape}")
     return x
 
 
@@ -51,14 +76,8 @@ def split(
     shape: tuple[int, ...], data_format: str, ndim: int, name: str
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return the leading axes of a shape, its `ndim` spatial ones, and the channel where that is last."""
-    if not isinstance(data_format, str):  # before it is compared, as an array would be element by element
-        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
-    if data_format == "channels_first":
-        stop = len(shape)
-    elif data_format == "channels_last":
-        stop = len(shape) - 1
-    else:
-        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
+    first = type(data_format) is str and data_format == "channels_first"  # as almost always, and quick to see
+    stop = len(shape) if first else len(shape) - channels_last(data_format)
     start = stop - ndim
     if start < 0:
         least = ndim + len(shape) - stop
@@ -66,9 +85,23 @@ def split(
     return shape[:start], shape[start:stop], shape[stop:]
 
 
+def channels_last(data_format: object) -> bool:
+    """Whether the channel is the last axis, which `data_format` says."""
+    if not isinstance(data_format, str):  # before it is compared, as an array would be element by element
+        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
+    if data_format not in ("channels_first", "channels_last"):
+        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
+    return data_format == "channels_last"
+
+
 def as_float(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return `x`, or float64 in place of bool and integers: what the notebook's functions compute with."""
     return x if x.dtype.char in FLOATS else x.astype(np.float64)
+
+
+def wide(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return `x`, or float32 in place of float16 and bfloat16: what these are compared and added up in."""
+    return x.astype(np.float32) if x.dtype.char in HALVES else x
 
 
 def float_dtype(x: np.ndarray[Any, Any]) -> np.dtype[Any]:
@@ -145,6 +178,16 @@ def columns_window(
     return w, (c * w.taps, n * prod(w.output))
 
 
+def fold_rank(output_size: Sizes, kernel_size: Sizes) -> int:
+    """Return how many spatial axes fold has: as many as output_size has entries, else kernel_size; else 2."""
+    for name, value in (("output_size", output_size), ("kernel_size", kernel_size)):
+        if is_sequence(value):
+            if not 1 <= len(value) <= 3:
+                raise ValueError(f"{name} must be an int or 1 to 3 ints, one per spatial axis; got {value}")
+            return len(value)
+    return 2
+
+
 def fold_arguments(
     cols: ArrayLike, output_size: Sizes, ndim: int, *window_arguments: Any
 ) -> tuple[np.ndarray[Any, Any], tuple[int, ...], Window]:
@@ -155,8 +198,8 @@ def fold_arguments(
     *batch, rows, windows = columns.shape if columns.ndim in (2, 3) else (-1, -1)
     if rows % w.taps or windows != prod(w.output):
         raise ValueError(
-            f"cols must have the shape (N, C * {w.taps}, {prod(w.output)}), or that without N "
-            f"(kernel_size {w.kernel_size}, windows {w.output}); its shape is {columns.shape}"
+            f"cols must have the shape (N, C * {w.taps}, {prod(w.output)}), or that without N (output_size "
+            f"{spatial}, kernel_size {w.kernel_size}, windows {w.output}); its shape is {columns.shape}"
         )
     return columns, (*batch, rows // w.taps, *spatial), w
 
@@ -172,6 +215,29 @@ def divisor_arguments(count_include_pad: object, divisor_override: object) -> tu
     if not 1 <= override < LIMIT:
         raise ValueError(f"divisor_override must be at least 1 and less than 2**62; got {override}")
     return include_pad, override
+
+
+def wants_positions(return_argmax: object, return_indices: object) -> bool:
+    """Whether one of the two is asked for; both are a ValueError."""
+    argmax, indices = flag(return_argmax, "return_argmax"), flag(return_indices, "return_indices")
+    if argmax and indices:
+        raise ValueError("return_argmax and return_indices cannot be asked for together")
+    return argmax or indices
+
+
+def norm(norm_type: object) -> float:
+    """Return the power of a norm, checked."""
+    if isinstance(norm_type, (bool, np.bool_)) or not isinstance(norm_type, (int, float, np.integer, np.floating)):
+        raise TypeError(f"norm_type must be a number; got {norm_type!r} of type {type(norm_type).__name__}")
+    try:
+        power = float(norm_type)
+    except OverflowError:
+        power = inf
+    if not 0 < power < inf:
+        raise ValueError(
+            f"norm_type must be above 0 and finite (that of inf is max pooling of abs(x)); got {norm_type}"
+        )
+    return power
 
 
 def gradient_arguments(
@@ -205,7 +271,82 @@ def backward_arguments(
     return gradient, positions, full, w
 
 
-def argmax_error(w: Window) -> ValueError:
+def lp_gradient_arguments(
+    dy: ArrayLike, x: ArrayLike, y: ArrayLike, ndim: int, *window_arguments: Any, data_format: str
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], Window]:
+    """Return dy, x, y and the window of an lp pooling's backward, checked against one another."""
+    given = array(x, "x")
+    leading, spatial, trailing = split(given.shape, data_format, ndim, "x")
+    w = window(spatial, *window_arguments, elements=True)
+    gradient, pooled = array(dy, "dy", GRADIENTS), array(y, "y")
+    for value, name in ((gradient, "dy"), (pooled, "y")):
+        same_shape(value, name, leading + w.output + trailing, "the result of pooling x")
+    return gradient, given, pooled, w
+
+
+def adaptive_gradient_arguments(
+    dy: ArrayLike, input_shape: object, ndim: int, data_format: str
+) -> tuple[np.ndarray[Any, Any], tuple[int, ...], AdaptiveWindow]:
+    """Return dy, input_shape and the windows of an adaptive pooling's backward, checked against one another."""
+    gradient = array(dy, "dy", GRADIENTS)
+    full = shape(input_shape, "input_shape")
+    leading, spatial, trailing = split(full, data_format, ndim, "input_shape")
+    before, output, after = split(gradient.shape, data_format, ndim, "dy")
+    if (before, after) != (leading, trailing):
+        raise ValueError(
+            f"dy must have the shape {full} of the input but for the spatial axes; its shape is {gradient.shape}"
+        )
+    if 0 in output:
+        raise ValueError(f"dy: a spatial axis is empty (spatial shape {output})")
+    return gradient, full, adaptive_window(spatial, output, "input_shape")
+
+
+def positions_arguments(
+    given: ArrayLike, name: str, input_shape: object, ndim: object, *window_arguments: Any, data_format: str
+) -> tuple[np.ndarray[Any, Any], Window]:
+    """Return argmax or indices, and the window that they are of, checked against one another."""
+    found = array(given, name, INTEGERS)
+    full = shape(input_shape, "input_shape")
+    leading, spatial, trailing = split(full, data_format, spatial_rank(ndim, "spatial_ndim"), "input_shape")
+    w = window(spatial, *window_arguments, elements=True, source="input_shape")
+    same_shape(found, name, leading + w.output + trailing, "the result of pooling input_shape")
+    return found, w
+
+
+def unpool_arguments(
+    y: ArrayLike,
+    indices: ArrayLike,
+    ndim: int,
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Padding,
+    output_size: Sizes | None,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], tuple[int, ...]]:
+    """Return y, indices and the shape of what was pooled, checked against one another."""
+    values, places = array(y, "y"), array(indices, "indices", INTEGERS)
+    leading, pooled, _ = split(values.shape, "channels_first", ndim, "y")
+    same_shape(places, "indices", values.shape, "that of y")
+    if is_sequence(output_size) and len(output_size) == values.ndim:  # the shape of x, as in PyTorch
+        if plain(output_size[: len(leading)], "output_size") != leading:
+            raise ValueError(f"output_size must begin with {leading}, as the shape of y does; got {output_size}")
+        output_size = output_size[len(leading) :]
+    return values, places, leading + unpooled_shape(pooled, kernel_size, stride, padding, output_size)
+
+
+def within(positions: np.ndarray[Any, Any], stop: int) -> bool:
+    """Whether every position is from 0 to stop - 1."""
+    return not positions.size or 0 <= positions.min() <= positions.max() < stop
+
+
+def indices_error(spatial: tuple[int, ...]) -> ValueError:
+    """Return the error for an index that no element has."""
+    return ValueError(
+        f"indices has a position outside of its plane: each must be from 0 to {prod(spatial) - 1} "
+        f"(spatial shape {spatial})"
+    )
+
+
+def argmax_error(w: Window | AdaptiveWindow) -> ValueError:
     """Return the error for an argmax that no maximum has."""
     return ValueError(
         f"argmax has a position outside of its window: each must be from 0 to {w.taps - 1} "

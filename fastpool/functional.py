@@ -651,6 +651,8 @@ def _planes(x: Array, trailing: tuple[int, ...] = ()) -> Array:
 
     The channels of a pixel are part of the row.
     """
+    if x.dtype.char in arguments.HALVES:
+        raise TypeError(f"{x.dtype} is computed by fastpool.reference alone, so far")
     if trailing:
         x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
     if x.ndim < 4:

@@ -10,20 +10,40 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
 from operator import index
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias, TypeGuard
 
 import numpy as np
 
 Sizes: TypeAlias = "SupportsIndex | Sequence[SupportsIndex]"
 Padding: TypeAlias = "str | SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]"
+OutputSize: TypeAlias = "SupportsIndex | Sequence[SupportsIndex | None] | None"
 Plain: TypeAlias = "int | tuple[Plain, ...]"
 
 #: Kernels hold positions in int64: every size and distance stays below this.
 LIMIT = 2**62
 
 
+class Places:
+    """The places of a window, counted row-major over the kernel."""
+
+    kernel_size: tuple[int, ...]
+
+    @cached_property
+    def taps(self) -> int:
+        """How many elements one window has."""
+        return prod(self.kernel_size)
+
+    @cached_property
+    def argmax_dtype(self) -> np.dtype[Any]:
+        """The smallest unsigned dtype that holds a position in the window."""
+        for dtype in (np.uint8, np.uint16, np.uint32):
+            if self.taps - 1 <= np.iinfo(dtype).max:
+                return np.dtype(dtype)
+        raise ValueError(f"kernel_size {self.kernel_size} has {self.taps} positions; an argmax counts at most 2**32")
+
+
 @dataclass(frozen=True, eq=False)  # equal is the same: there is one for the same arguments, and a hash takes no time
-class Window:
+class Window(Places):
     """A checked window over the spatial axes of an array; every field has one entry an axis."""
 
     input: tuple[int, ...]
@@ -34,23 +54,10 @@ class Window:
     output: tuple[int, ...]
 
     @cached_property
-    def taps(self) -> int:
-        """How many elements one window has."""
-        return prod(self.kernel_size)
-
-    @cached_property
     def side_by_side(self) -> bool:
         """Whether no element is in two windows, and none between the places of one."""
         axes = zip(self.kernel_size, self.stride, self.dilation)
         return all(k <= s and (k == 1 or d == 1) for k, s, d in axes)
-
-    @cached_property
-    def argmax_dtype(self) -> np.dtype:
-        """The smallest unsigned dtype that holds a position in the window."""
-        for dtype in (np.uint8, np.uint16, np.uint32):
-            if self.taps - 1 <= np.iinfo(dtype).max:
-                return np.dtype(dtype)
-        raise ValueError(f"kernel_size {self.kernel_size} has {self.taps} positions; an argmax counts at most 2**32")
 
     @cached_property
     def geometry(self) -> np.ndarray:
@@ -76,6 +83,12 @@ class Window:
         _, _, kernel, _, stride, _, dilation = self.geometry[-1].tolist()
         return kernel, stride, dilation
 
+    @cached_property
+    def starts(self) -> tuple[np.ndarray, ...]:
+        """Where in the input the first place of each window is: one int64 array an axis, below zero on padding."""
+        axes = zip(self.output, self.stride, self.padding)
+        return tuple(np.arange(output, dtype=np.int64) * stride - before for output, stride, (before, _) in axes)
+
     def counts(self, include_pad: bool) -> tuple[np.ndarray, ...]:
         """How many places the windows along each axis have on the input, or on it and its padding.
 
@@ -95,11 +108,11 @@ class Window:
     def _counts(self, axis: int, before: int, after: int) -> np.ndarray:
         """How many places each window along an axis has from -before to the input's length + after."""
         dilation = self.dilation[axis]
-        start = np.arange(self.output[axis], dtype=np.int64) * self.stride[axis] - self.padding[axis][0]
+        start = self.starts[axis]
         first = np.maximum(start, -before) - start
         reach = dilation * (self.kernel_size[axis] - 1) + 1
         stop = np.minimum(start + reach, self.input[axis] + after) - start
-        counts = first // -dilation - stop // -dilation  # -(n // -d) is n / d, rounded up
+        counts: np.ndarray = first // -dilation - stop // -dilation  # -(n // -d) is n / d, rounded up
         counts.flags.writeable = False
         return counts
 
@@ -123,6 +136,46 @@ class Window:
             count = max(0, stop - first)
             result.append((first, count, first * stride + offset if count else 0))
         return result
+
+
+@dataclass(frozen=True)
+class AdaptiveWindow(Places):
+    """Windows that share an input out: the first starts at its start, the last stops at its stop.
+
+    Along an axis window i goes from floor(i * input / output) to ceil((i + 1) * input / output), as
+    PyTorch's do. Windows may overlap by one element, and where the output is longer than the input,
+    several are over the same one. `kernel_size` is that of the largest.
+    """
+
+    input: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    output: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> tuple[np.ndarray, ...]:
+        """The first element of each window: one int64 array an axis."""
+        return tuple(np.arange(o, dtype=np.int64) * n // o for n, o in zip(self.input, self.output))
+
+    @cached_property
+    def stops(self) -> tuple[np.ndarray, ...]:
+        """Where each window ends: one int64 array an axis."""
+        return tuple(-(np.arange(1, o + 1, dtype=np.int64) * -n // o) for n, o in zip(self.input, self.output))
+
+    @property
+    def dilation(self) -> tuple[int, ...]:
+        """No element is left out."""
+        return (1,) * len(self.input)
+
+    def outputs(self, place: tuple[int, ...]) -> tuple[Any, ...]:
+        """Return an index of the windows that have a place `place`: the smaller ones end before it."""
+        return (..., *np.ix_(*self._having(place)))
+
+    def elements(self, place: tuple[int, ...]) -> tuple[Any, ...]:
+        """Return an index of the elements of the input that those windows have there."""
+        return (..., *np.ix_(*(s[having] + at for s, having, at in zip(self.starts, self._having(place), place))))
+
+    def _having(self, place: tuple[int, ...]) -> list[np.ndarray]:
+        return [np.flatnonzero(stop - start > at) for start, stop, at in zip(self.starts, self.stops, place)]
 
 
 def window(
@@ -175,6 +228,66 @@ def window(
     )
 
 
+def adaptive_window(spatial: tuple[int, ...], output_size: OutputSize, source: str = "x") -> AdaptiveWindow:
+    """Check the output size of an adaptive pooling and return its windows; None is an axis to keep."""
+    _require_axes(spatial, source)
+    if output_size is None:
+        output_size = spatial
+    elif is_sequence(output_size):
+        lengths = (*spatial, *(None for _ in output_size[len(spatial) :]))
+        output_size = tuple(n if given is None else given for given, n in zip(output_size, lengths))
+    return _adaptive_window(spatial, plain(output_size, "output_size"), source)
+
+
+@lru_cache(maxsize=4096)
+def _adaptive_window(spatial: tuple[int, ...], output_size: Plain, source: str) -> AdaptiveWindow:
+    output = sizes(output_size, len(spatial), "output_size", 1)
+    for n, o in zip(spatial, output):
+        if n * o >= LIMIT:  # where a window starts is a quotient of such products
+            raise ValueError(f"output_size {output} times the spatial shape {spatial} of {source} is 2**62 or more")
+    # Windows start every multiple of gcd / output behind an element; the longest starts just before the next one.
+    kernel = tuple(-(-(n - gcd(n, o)) // o) + 1 for n, o in zip(spatial, output))
+    return AdaptiveWindow(spatial, kernel, output)
+
+
+def unpooled_shape(
+    pooled: tuple[int, ...],
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Padding,
+    output_size: Sizes | None,
+    source: str = "y",
+) -> tuple[int, ...]:
+    """Return the spatial shape that was pooled to `pooled`: the smallest, or one that is less than a stride away."""
+    _require_axes(pooled, source)
+    kernel = sizes(plain(kernel_size, "kernel_size"), len(pooled), "kernel_size", 1)
+    step = kernel if stride is None else sizes(plain(stride, "stride"), len(pooled), "stride", 1)
+    if isinstance(padding, str) and padding in ("same", "same_lower"):
+        raise ValueError(f"padding must be in numbers, or 'valid', to unpool: {padding!r} follows from what was pooled")
+    margins = pads(padding if isinstance(padding, str) else plain(padding, "padding"), pooled, kernel, step)
+    default = tuple((n - 1) * s + k - sum(m) for n, k, s, m in zip(pooled, kernel, step, margins))
+    if output_size is None:
+        if min(default) < 1:
+            raise ValueError(f"padding {margins} leaves nothing of an unpooled shape {default}; give an output_size")
+        return default
+    result = sizes(plain(output_size, "output_size"), len(pooled), "output_size", 1)
+    for axis, (given, n, s) in enumerate(zip(result, default, step)):
+        if not n - s < given < n + s:
+            raise ValueError(
+                f"output_size {given} on spatial axis {axis} must be from {max(1, n - s + 1)} to {n + s - 1}: "
+                f"less than a stride of {s} from {n}"
+            )
+    return result
+
+
+def spatial_rank(value: object, name: str) -> int:
+    """`value` as a number of spatial axes: 1, 2 or 3."""
+    rank = plain(value, name)
+    if not isinstance(rank, int) or not 1 <= rank <= 3:
+        raise ValueError(f"{name} must be 1, 2 or 3; got {value!r}")
+    return rank
+
+
 def flag(value: object, name: str) -> bool:
     """`value` as a bool: no 1 passes for True."""
     if not isinstance(value, (bool, np.bool_)):
@@ -182,13 +295,18 @@ def flag(value: object, name: str) -> bool:
     return bool(value)
 
 
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether `value` has an entry for each of several axes."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
 def plain(value: object, name: str) -> Plain:
     """`value` as an int, or as nested tuples of ints: hashable, and no 1.0 or True passes for 1."""
     if type(value) is int:
         return value
-    if (isinstance(value, Sequence) and not isinstance(value, (str, bytes))) or (
-        isinstance(value, np.ndarray) and value.ndim
-    ):
+    if is_sequence(value):
         return tuple(plain(v, name) for v in value)
     if not isinstance(value, (bool, np.bool_)):
         try:
@@ -211,9 +329,7 @@ def _window(
     source: str,
 ) -> Window:
     axes = range(len(spatial))
-    for axis in axes:
-        if spatial[axis] == 0:
-            raise ValueError(f"{source}: spatial axis {axis} is empty (spatial shape {spatial})")
+    _require_axes(spatial, source)
     kernel = sizes(kernel_size, len(spatial), "kernel_size", 1)
     step = kernel if stride is None else sizes(stride, len(spatial), "stride", 1)
     spread = sizes(dilation, len(spatial), "dilation", 1)
@@ -238,6 +354,13 @@ def _window(
         for i in axes:
             _require_elements(i, spatial[i], step[i], margins[i], spread[i], output[i])
     return Window(spatial, kernel, step, margins, spread, output)
+
+
+def _require_axes(spatial: tuple[int, ...], source: str) -> None:
+    """ValueError if a spatial axis is empty."""
+    for axis, length in enumerate(spatial):
+        if length == 0:
+            raise ValueError(f"{source}: spatial axis {axis} is empty (spatial shape {spatial})")
 
 
 def _windows(

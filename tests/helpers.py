@@ -84,7 +84,7 @@ def random_array(shape, dtype, seed=0, kind="random"):
 
 def _view(shape, dtype, margin, index):
     """Return the part `index` of a larger array; what surrounds it would win every maximum and spoil every sum."""
-    fill = np.nan if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+    fill = np.nan if dtype.kind in "fV" else True if dtype.kind == "b" else np.iinfo(dtype).max
     return np.full(margin(np.array(shape, int)), fill, dtype)[(index,) * len(shape)]
 
 

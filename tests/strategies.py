@@ -27,20 +27,21 @@ def arrays(shape, dtype, kinds=KINDS):
     return st.builds(random_array, st.just(shape), st.just(dtype), st.integers(0, 2**32 - 1), kinds)
 
 
-def per_axis(sizes):
-    """One size for both axes, or one each."""
-    return sizes | st.tuples(sizes, sizes)
+def per_axis(sizes, ndim=2):
+    """One size for all axes, or one each."""
+    return sizes | st.tuples(*[sizes] * ndim)
 
 
 @st.composite
-def windows(draw, kernels=9, strides=5, dilations=3, heights=SHORT, widths=LENGTHS, im2col=False):
-    """A spatial shape, and the keyword arguments of a window that fits it.
+def windows(draw, kernels=9, strides=5, dilations=3, lengths=(SHORT, LENGTHS), im2col=False):
+    """A spatial shape, of an axis for each of `lengths`, and the keyword arguments of a window that fits it.
 
     Padding and dilation may leave a window without an element.
     """
-    kernel = draw(per_axis(st.integers(1, kernels)))
-    dilation = draw(per_axis(st.integers(1, dilations)))
-    reach = [d * (k - 1) + 1 for k, d in zip(both(kernel), both(dilation))]
+    ndim = len(lengths)
+    kernel = draw(per_axis(st.integers(1, kernels), ndim))
+    dilation = draw(per_axis(st.integers(1, dilations), ndim))
+    reach = [d * (k - 1) + 1 for k, d in zip(each(kernel, ndim), each(dilation, ndim))]
     sides = [st.integers(0, r - 1) for r in reach]
     padding = draw(
         st.just(0)
@@ -50,19 +51,20 @@ def windows(draw, kernels=9, strides=5, dilations=3, heights=SHORT, widths=LENGT
         | st.tuples(*(st.tuples(side, side) for side in sides))
     )
     arguments = {"kernel_size": kernel, "padding": padding, "dilation": dilation}
-    arguments["stride"] = draw(st.none() | per_axis(st.integers(1, strides)))
+    arguments["stride"] = draw(st.none() | per_axis(st.integers(1, strides), ndim))
     if not im2col:
         arguments["ceil_mode"] = draw(st.booleans())
     least = [
-        r - sum(both(p)) if not isinstance(p, str) else r if p == "valid" else 1 for r, p in zip(reach, both(padding))
+        r - sum(each(p, 2)) if not isinstance(p, str) else r if p == "valid" else 1
+        for r, p in zip(reach, each(padding, ndim))
     ]
-    spatial = tuple(max(n, draw(lengths)) for n, lengths in zip(least, (heights, widths)))
+    spatial = tuple(max(n, draw(axis)) for n, axis in zip(least, lengths))
     if im2col and draw(st.booleans()):
-        padded = [n + (0 if isinstance(p, str) else sum(both(p))) for n, p in zip(spatial, both(padding))]
-        stride = arguments["stride"] or kernel
-        arguments["output_size"] = tuple(draw(st.integers(1, (n - 1) // s + 1)) for n, s in zip(padded, both(stride)))
+        padded = [n + (0 if isinstance(p, str) else sum(each(p, 2))) for n, p in zip(spatial, each(padding, ndim))]
+        stride = each(arguments["stride"] or kernel, ndim)
+        arguments["output_size"] = tuple(draw(st.integers(1, (n - 1) // s + 1)) for n, s in zip(padded, stride))
     return spatial, arguments
 
 
-def both(value):
-    return value if isinstance(value, tuple) else (value, value)
+def each(value, ndim):
+    return value if isinstance(value, tuple) else (value,) * ndim

@@ -241,7 +241,7 @@ def test_arrays_of_another_shape(implementation):
 @pytest.mark.parametrize(("function", "argument"), ARRAYS)
 @pytest.mark.parametrize(
     "dtype",
-    ["c8", "c16", "O", "U3", "S3", "M8[s]", "m8[s]", "f2", "g", "V4", [("a", "f4")]],
+    ["c8", "c16", "O", "U3", "S3", "M8[s]", "m8[s]", "g", "V4", [("a", "f4")]],
     ids=str,
 )
 def test_dtypes(implementation, function, argument, dtype):
@@ -279,8 +279,11 @@ def test_inputs_without_planes(implementation, function, shape):
     refuses(implementation, function, ValueError, "^x", x=np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("function", ["im2col", "unfold"])
-@pytest.mark.parametrize("shape", [(6, 7), (3, 6, 7), (1, 2, 3, 6, 7)], ids=str)
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [("im2col", (6, 7)), ("im2col", (3, 6, 7)), ("im2col", (1, 2, 3, 6, 7)), ("unfold", (6, 7)), ("unfold", (1,) * 6)],
+    ids=str,
+)
 def test_columns_are_of_images(implementation, function, shape):
     refuses(implementation, function, ValueError, "^x ", x=np.zeros(shape, np.float32))
 
