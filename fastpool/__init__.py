@@ -10,13 +10,21 @@ array([[ 5.,  7.],
 """
 
 from fastpool.functional import (
+    avg_pool1d,
+    avg_pool1d_backward,
     avg_pool2d,
     avg_pool2d_backward,
+    avg_pool3d,
+    avg_pool3d_backward,
     col2im,
     fold,
     im2col,
+    max_pool1d,
+    max_pool1d_backward,
     max_pool2d,
     max_pool2d_backward,
+    max_pool3d,
+    max_pool3d_backward,
     unfold,
 )
 from fastpool.layers import Pooling
@@ -25,12 +33,20 @@ __version__ = "0.1.0"
 __all__ = [
     "Pooling",
     "__version__",
+    "avg_pool1d",
+    "avg_pool1d_backward",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "avg_pool3d",
+    "avg_pool3d_backward",
     "col2im",
     "fold",
     "im2col",
+    "max_pool1d",
+    "max_pool1d_backward",
     "max_pool2d",
     "max_pool2d_backward",
+    "max_pool3d",
+    "max_pool3d_backward",
     "unfold",
 ]

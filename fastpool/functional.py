@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from fastpool import arguments
 from fastpool.kernels import avg_pool, columns, indices, max_pool, max_pool_backward, max_pool_large, pixels, rows
 from fastpool.kernels.launch import Kernel
+from fastpool.ranks import ranks
 from fastpool.window import Padding, Sizes, Window, window
 
 Array = np.ndarray[Any, Any]
@@ -86,7 +87,7 @@ def im2col(
     result = arguments.result(out, shape, arguments.float_dtype(x), x)
     written = _contiguous(result)
     n, c = x.shape[:2]
-    planes = _planes(arguments.as_float(x)).transpose(1, 0, 2, 3)
+    planes = _planes(arguments.as_float(x), w).transpose(1, 0, 2, 3)
     cols = written.reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
     columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, planes, cols)
     return _finished(result, written)
@@ -149,7 +150,7 @@ def col2im(
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)
     blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    _sums(w)(n * c * height, cols.nbytes, w.geometry, _planes(blocks), written)
+    _sums(w)(n * c * height, cols.nbytes, w.geometry, _columns(blocks), written)
     return _finished(result, written)
 
 
@@ -166,18 +167,19 @@ def unfold(
 
     Parameters
     ----------
-    x : array_like, shape (N, C, H, W)
-        Images of bool, integers, float32 or float64.
+    x : array_like, shape (N, C, *spatial)
+        Images of 1 to 3 spatial axes, of any dtype that `max_pool2d` takes.
     kernel_size, stride, padding, dilation
-        As for `im2col`.
+        As for `im2col`, for as many axes as x has.
     out : ndarray, optional
         Where to write the result: of its shape and dtype, sharing no memory with x.
 
     Returns
     -------
-    ndarray, shape (N, C * KH * KW, OH * OW)
-        Row (c, kh, kw), column (oh, ow) of image n is ``x[n, c, oh * stride + kh * dilation - padding, ...]``.
-        float32 and float64 are kept, everything else gives float64.
+    ndarray, shape (N, C * K, L)
+        K is the product of the kernel size, L how many windows an image has. Row (c, *k), column (*o) of
+        image n is ``x[n, c, o * stride + k * dilation - padding]``, on every axis. Floats are kept, everything else
+        gives float64.
 
     Raises
     ------
@@ -195,14 +197,18 @@ def unfold(
             [1., 2.],
             [3., 4.],
             [4., 5.]]])
+    >>> fastpool.unfold(np.arange(4.0).reshape(1, 1, 4), 3)
+    array([[[0., 1.],
+            [1., 2.],
+            [2., 3.]]])
     """
-    x = arguments.spatial_array(x, "x", 2, exact=4)
+    x = arguments.images(x, "x")
     n, c, *spatial = x.shape
     w = window(tuple(spatial), kernel_size, stride, padding, dilation)
     result = arguments.result(out, (n, c * w.taps, prod(w.output)), arguments.float_dtype(x), x)
     written = _contiguous(result)
     cols = written.reshape(n, c, w.taps, prod(w.output))
-    columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, _planes(arguments.as_float(x)), cols)
+    columns.unfold(n * c * prod(w.output[:-1]), cols.nbytes, w.geometry, _planes(arguments.as_float(x), w), cols)
     return _finished(result, written)
 
 
@@ -220,10 +226,11 @@ def fold(
 
     Parameters
     ----------
-    cols : array_like, shape (N, C * KH * KW, OH * OW) or (C * KH * KW, OH * OW)
+    cols : array_like, shape (N, C * K, L) or (C * K, L)
         Columns in the order of `unfold`, of a batch of images or of one.
-    output_size : int or (int, int)
-        Height and width of the images.
+    output_size : int or sequence of int
+        The spatial shape of the images. There are as many spatial axes as it has entries; where it is an
+        int, as many as kernel_size has; where both are ints, 2.
     kernel_size, stride, padding, dilation
         As for `unfold`.
     out : ndarray, optional
@@ -231,9 +238,9 @@ def fold(
 
     Returns
     -------
-    ndarray, shape (N, C, H, W) or (C, H, W)
-        Every element is the sum of its columns, added in the order of the kernel's places.
-        float32 and float64 are kept, everything else gives float64.
+    ndarray, shape (N, C, *output_size) or (C, *output_size)
+        Every element is the sum of its columns, added in the order of the kernel's places; of float16 and
+        bfloat16 it is rounded once. Floats are kept, everything else gives float64.
 
     Raises
     ------
@@ -249,17 +256,21 @@ def fold(
     >>> fastpool.fold(np.ones((4, 2)), (2, 3), 2)
     array([[[1., 2., 1.],
             [1., 2., 1.]]])
+    >>> fastpool.fold(np.ones((3, 2)), [4], 3)
+    array([[1., 2., 2., 1.]])
     """
-    cols, shape, w = arguments.fold_arguments(cols, output_size, 2, kernel_size, stride, padding, dilation)
+    ndim = arguments.fold_rank(output_size, kernel_size)
+    cols, shape, w = arguments.fold_arguments(cols, output_size, ndim, kernel_size, stride, padding, dilation)
     result = arguments.result(out, shape, arguments.float_dtype(cols), cols)
     written = _contiguous(result)
-    image = _planes(written)
-    blocks = _planes(arguments.as_float(cols).reshape(*image.shape[:2], w.taps, prod(w.output)))
-    _sums(w)(prod(image.shape[:3]), cols.nbytes, w.geometry, blocks, image)
+    image = _planes(written if len(shape) > ndim + 1 else written[None], w)
+    blocks = arguments.as_float(cols).reshape(*image.shape[:2], w.taps, prod(w.output))
+    _sums(w)(prod(image.shape[:3]), cols.nbytes, w.geometry, _columns(blocks), image)
     return _finished(result, written)
 
 
-def max_pool2d(
+def _max_pool(
+    ndim: int,
     x: ArrayLike,
     kernel_size: Sizes,
     stride: Sizes | None = None,
@@ -276,17 +287,17 @@ def max_pool2d(
 
     Parameters
     ----------
-    x : array_like, shape (..., H, W), or (..., H, W, C) with channels last
-        Any number of planes of bool, integers, float32 or float64.
-    kernel_size : int or (int, int)
-        Height and width of the window.
-    stride : int or (int, int), optional
+    x : array_like, shape (..., *spatial), or (..., *spatial, C) with channels last
+        Any number of planes of bool, integers, float16, bfloat16 (of ml_dtypes), float32 or float64.
+    kernel_size : int or one int an axis
+        The size of the window.
+    stride : int or one int an axis, optional
         Elements from one window to the next; by default `kernel_size`.
-    padding : int, (int, int), ((int, int), (int, int)) or str
-        Padding, which is never the largest: for both axes, for each axis, or before and after
+    padding : int, one int or one (int, int) an axis, or str
+        Padding, which is never the largest: for all axes, for each axis, or before and after
         each axis, less than the dilated kernel; or "valid" (none), "same" (output =
         ceil(input / stride), the odd one at the end) or "same_lower" (the odd one at the start).
-    dilation : int or (int, int)
+    dilation : int or one int an axis
         Elements from one place of the window to the next.
     ceil_mode : bool
         Also take windows that hang over the end, if they start before the padding there.
@@ -301,14 +312,14 @@ def max_pool2d(
 
     Returns
     -------
-    y : ndarray, shape (..., OH, OW) or (..., OH, OW, C), of the dtype of x
-        OH = floor((H + padding before and after - dilation * (KH - 1) - 1) / stride) + 1. As in
-        `numpy.max`, NaN where a window has one.
+    y : ndarray, shape (..., *output) or (..., *output, C), of the dtype of x
+        An axis of length L becomes floor((L + padding before and after - dilation * (K - 1) - 1) / stride) + 1.
+        As in `numpy.max`, NaN where a window has one.
     argmax : ndarray, of the shape of y, if `return_argmax`
-        kh * KW + kw of the first maximum, or of the first NaN, as in `numpy.argmax`; the
-        smallest of uint8, uint16 and uint32 that holds KH * KW - 1.
+        The position in the window, row-major over the kernel, of the first maximum, or of the first NaN, as in
+        `numpy.argmax`; the smallest of uint8, uint16 and uint32 that holds every position.
     indices : ndarray of int64, of the shape of y, if `return_indices`
-        The same element as h * W + w, as in PyTorch.
+        The same element's position in the plane, row-major over the spatial axes of x, as in PyTorch.
 
     Raises
     ------
@@ -321,24 +332,21 @@ def max_pool2d(
     --------
     >>> import numpy as np
     >>> import fastpool
-    >>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
-    >>> fastpool.max_pool2d(x, 2, stride=1, return_argmax=True)
-    (array([[4., 5.]]), array([[2, 1]], dtype=uint8))
     """
     x = arguments.array(x, "x")
     w, shape, trailing, kernel, count = _plan(
-        _MAXIMA, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
+        ndim, _MAXIMA, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
     )
     if return_argmax and return_indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")
     y = arguments.result(out, shape, x.dtype, x)
     written = y if out is None else _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
-    planes = _planes(x, trailing)
+    planes = _planes(x, w, trailing)
     if planes is x:  # then the results are as they should be, too
         kernel(count, x.nbytes, w.geometry, x, written, argmax)
     else:
-        results = (_planes(written, trailing), None if argmax is None else _planes(argmax, trailing))
+        results = (_planes(written, w, trailing), None if argmax is None else _planes(argmax, w, trailing))
         kernel(count, x.nbytes, w.geometry, planes, *results)
     y = y if out is None else _finished(y, written)
     if argmax is None:
@@ -347,12 +355,31 @@ def max_pool2d(
         return y, argmax
     positions = np.empty(shape, np.int64)
     indices.argmax_to_indices(
-        count, positions.nbytes, w.geometry, _planes(argmax, trailing), _planes(positions, trailing)
+        count, positions.nbytes, w.geometry, _planes(argmax, w, trailing), _planes(positions, w, trailing)
     )
     return y, positions
 
 
-def max_pool2d_backward(
+max_pool1d, max_pool2d, max_pool3d = ranks(
+    _max_pool,
+    """
+>>> fastpool.max_pool1d(np.array([1.0, 2.0, 5.0, 4.0]), 2, stride=1, return_argmax=True)
+(array([2., 5., 5.]), array([1, 1, 0], dtype=uint8))
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
+>>> fastpool.max_pool2d(x, 2, stride=1, return_argmax=True)
+(array([[4., 5.]]), array([[2, 1]], dtype=uint8))
+""",
+    """
+>>> fastpool.max_pool3d(np.arange(8.0).reshape(2, 2, 2), 2, return_argmax=True)
+(array([[[7.]]]), array([[[7]]], dtype=uint8))
+""",
+)
+
+
+def _max_pool_backward(
+    ndim: int,
     dy: ArrayLike,
     argmax: ArrayLike,
     input_shape: tuple[int, ...],
@@ -369,22 +396,22 @@ def max_pool2d_backward(
 
     Parameters
     ----------
-    dy : array_like, shape (..., OH, OW) or (..., OH, OW, C)
-        The gradient of y: integers, float32 or float64.
+    dy : array_like, shape (..., *output) or (..., *output, C)
+        The gradient of y: integers or floats.
     argmax : array_like of integers, of the shape of dy
-        What `max_pool2d` returned with `return_argmax`.
+        What `max_poolNd` returned with `return_argmax`.
     input_shape : tuple of int
-        The shape (..., H, W) or (..., H, W, C) of x.
+        The shape (..., *spatial) or (..., *spatial, C) of x.
     kernel_size, stride, padding, dilation, ceil_mode, data_format
-        As they were given to `max_pool2d`.
+        As they were given to `max_poolNd`.
     out : ndarray, optional
         Where to write dx: of its shape and dtype, sharing no memory with dy and argmax.
 
     Returns
     -------
     ndarray, shape `input_shape`, of the dtype of dy
-        Where windows overlap, gradients are added in the order of the kernel's places. What an
-        argmax puts on padding is dropped, as `col2im` drops it.
+        Where windows overlap, gradients are added in the order of the kernel's places; of float16
+        and bfloat16 the sum is rounded once. What an argmax puts on padding is dropped, as `col2im` drops it.
 
     Raises
     ------
@@ -397,20 +424,42 @@ def max_pool2d_backward(
     --------
     >>> import numpy as np
     >>> import fastpool
-    >>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
-    >>> y, argmax = fastpool.max_pool2d(x, 2, stride=1, return_argmax=True)
-    >>> fastpool.max_pool2d_backward(np.array([[0.5, 0.25]]), argmax, x.shape, 2, stride=1)
-    array([[0.  , 0.  , 0.25],
-           [0.5 , 0.  , 0.  ]])
     """
     dy, argmax, shape, w = arguments.backward_arguments(
-        dy, argmax, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
+        dy, argmax, input_shape, ndim, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
     )
     dx = arguments.result(out, shape, dy.dtype, dy, argmax)
     return scattered(dy, checked_argmax(argmax, w), w, dx, shape[-1:] if data_format == "channels_last" else ())
 
 
-def avg_pool2d(
+max_pool1d_backward, max_pool2d_backward, max_pool3d_backward = ranks(
+    _max_pool_backward,
+    """
+>>> y, argmax = fastpool.max_pool1d(np.array([1.0, 2.0, 5.0, 4.0]), 2, stride=1, return_argmax=True)
+>>> fastpool.max_pool1d_backward(np.array([0.5, 0.25, 1.0]), argmax, (4,), 2, stride=1)
+array([0.  , 0.5 , 1.25, 0.  ])
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
+>>> y, argmax = fastpool.max_pool2d(x, 2, stride=1, return_argmax=True)
+>>> fastpool.max_pool2d_backward(np.array([[0.5, 0.25]]), argmax, x.shape, 2, stride=1)
+array([[0.  , 0.  , 0.25],
+       [0.5 , 0.  , 0.  ]])
+""",
+    """
+>>> y, argmax = fastpool.max_pool3d(np.arange(8.0).reshape(2, 2, 2), 2, return_argmax=True)
+>>> fastpool.max_pool3d_backward(np.array([[[0.5]]]), argmax, (2, 2, 2), 2)
+array([[[0. , 0. ],
+        [0. , 0. ]],
+<BLANKLINE>
+       [[0. , 0. ],
+        [0. , 0.5]]])
+""",
+)
+
+
+def _avg_pool(
+    ndim: int,
     x: ArrayLike,
     kernel_size: Sizes,
     stride: Sizes | None = None,
@@ -427,10 +476,10 @@ def avg_pool2d(
 
     Parameters
     ----------
-    x : array_like, shape (..., H, W), or (..., H, W, C) with channels last
-        Any number of planes of bool, integers, float32 or float64.
+    x : array_like, shape (..., *spatial), or (..., *spatial, C) with channels last
+        Any number of planes of bool, integers, float16, bfloat16 (of ml_dtypes), float32 or float64.
     kernel_size, stride, padding, dilation, ceil_mode, data_format
-        As for `max_pool2d`; padding is zeros.
+        As for `max_poolNd`; padding is zeros.
     count_include_pad : bool
         Whether a sum is divided by how many places its window has on x and its padding, or on x alone.
         What hangs over the padding in ceil mode counts in neither.
@@ -441,10 +490,10 @@ def avg_pool2d(
 
     Returns
     -------
-    ndarray, shape (..., OH, OW) or (..., OH, OW, C)
-        float32 and float64 are kept and summed in, everything else gives float64. An element is off
-        by at most (KH + KW + 1) / 2 units in the last place of the average of the absolute values:
-        a window's columns are added up first, then their sums.
+    ndarray, shape (..., *output) or (..., *output, C)
+        Floats are kept and summed in at least float32, everything else gives float64. An element is off by at most
+        (KD * KH + KW + 1) / 2 units in the last place of the average of the absolute values: a window's
+        columns are added up first, then their sums.
 
     Raises
     ------
@@ -457,27 +506,44 @@ def avg_pool2d(
     --------
     >>> import numpy as np
     >>> import fastpool
-    >>> x = np.array([[1.0, 2.0, 6.0], [4.0, 3.0, 0.0]])
-    >>> fastpool.avg_pool2d(x, 2, stride=1)
-    array([[2.5 , 2.75]])
-    >>> fastpool.avg_pool2d(x, 2, padding=1, count_include_pad=False)
-    array([[1. , 4. ],
-           [4. , 1.5]])
     """
     x = arguments.array(x, "x")
     w, shape, trailing, kernel, count = _plan(
-        _AVERAGES, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
+        ndim, _AVERAGES, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
     )
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     dtype = arguments.float_dtype(x)
     y = arguments.result(out, shape, dtype, x)
     written = y if out is None else _contiguous(y)
-    planes = _planes(arguments.as_float(x), trailing)
-    kernel(count, planes.nbytes, w.geometry, planes, *_divisors(w, *divisors, dtype), _planes(written, trailing))
+    planes = _planes(arguments.as_float(x), w, trailing)
+    kernel(count, planes.nbytes, w.geometry, planes, *_divisors(w, *divisors, dtype), _planes(written, w, trailing))
     return _finished(y, written)
 
 
-def avg_pool2d_backward(
+avg_pool1d, avg_pool2d, avg_pool3d = ranks(
+    _avg_pool,
+    """
+>>> fastpool.avg_pool1d(np.array([1.0, 2.0, 6.0, 4.0]), 2, padding=1)
+array([0.5, 4. , 2. ])
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 6.0], [4.0, 3.0, 0.0]])
+>>> fastpool.avg_pool2d(x, 2, stride=1)
+array([[2.5 , 2.75]])
+>>> fastpool.avg_pool2d(x, 2, padding=1, count_include_pad=False)
+array([[1. , 4. ],
+       [4. , 1.5]])
+""",
+    """
+>>> fastpool.avg_pool3d(np.arange(8.0).reshape(2, 2, 2), (2, 1, 2))
+array([[[2.5],
+        [4.5]]])
+""",
+)
+
+
+def _avg_pool_backward(
+    ndim: int,
     dy: ArrayLike,
     input_shape: tuple[int, ...],
     kernel_size: Sizes,
@@ -495,20 +561,20 @@ def avg_pool2d_backward(
 
     Parameters
     ----------
-    dy : array_like, shape (..., OH, OW) or (..., OH, OW, C)
-        The gradient of y: integers, float32 or float64.
+    dy : array_like, shape (..., *output) or (..., *output, C)
+        The gradient of y: integers or floats.
     input_shape : tuple of int
-        The shape (..., H, W) or (..., H, W, C) of x.
+        The shape (..., *spatial) or (..., *spatial, C) of x.
     kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override, data_format
-        As they were given to `avg_pool2d`.
+        As they were given to `avg_poolNd`.
     out : ndarray, optional
         Where to write dx: of its shape and dtype, sharing no memory with dy.
 
     Returns
     -------
     ndarray, shape `input_shape`
-        The sum, for every element, of what it has of the gradients of its windows. float32 and
-        float64 are kept, everything else gives float64.
+        The sum, for every element, of what it has of the gradients of its windows. Floats are
+        kept, everything else gives float64.
 
     Raises
     ------
@@ -521,30 +587,47 @@ def avg_pool2d_backward(
     --------
     >>> import numpy as np
     >>> import fastpool
-    >>> fastpool.avg_pool2d_backward(np.array([[4.0, 8.0]]), (2, 3), 2, stride=1)
-    array([[1., 3., 2.],
-           [1., 3., 2.]])
     """
     dy, shape, w = arguments.gradient_arguments(
-        dy, input_shape, 2, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
+        dy, input_shape, ndim, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
     )
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     trailing = shape[-1:] if data_format == "channels_last" else ()
     dtype = arguments.float_dtype(dy)
     dx = arguments.result(out, shape, dtype, dy)
     written = _contiguous(dx)
-    target = _planes(written, trailing)
+    target = _planes(written, w, trailing)
     kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
-    count = target.shape[0] * target.shape[1] * w.input[0]
-    gradient = _planes(arguments.as_float(dy), trailing)
-    kernel(count, dx.nbytes, w.geometry, gradient, *_divisors(w, *divisors, dtype), target)
+    gradient = _planes(arguments.as_float(dy), w, trailing)
+    rows_in = prod(target.shape[:3])
+    kernel(rows_in, dx.nbytes, w.geometry, gradient, *_divisors(w, *divisors, dtype), target)
     return _finished(dx, written)
+
+
+avg_pool1d_backward, avg_pool2d_backward, avg_pool3d_backward = ranks(
+    _avg_pool_backward,
+    """
+>>> fastpool.avg_pool1d_backward(np.array([4.0, 8.0]), (3,), 2, stride=1)
+array([2., 6., 4.])
+""",
+    """
+>>> fastpool.avg_pool2d_backward(np.array([[4.0, 8.0]]), (2, 3), 2, stride=1)
+array([[1., 3., 2.],
+       [1., 3., 2.]])
+""",
+    """
+>>> fastpool.avg_pool3d_backward(np.array([[[4.0], [8.0]]]), (1, 2, 2), (1, 1, 2))
+array([[[2., 2.],
+        [4., 4.]]])
+""",
+)
 
 
 @lru_cache(maxsize=1024)
 def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Return what sums are divided by, as a number for each row of windows and one for each column, of four axes."""
-    heights, widths = w.counts(include_pad)
+    *others, widths = w.counts(include_pad)
+    heights = reduce(np.multiply.outer, others, np.ones((), np.int64))
     if override is not None:
         heights, widths = np.full_like(heights, override), np.ones_like(widths)
     return heights.astype(dtype).reshape(1, 1, 1, -1), widths.astype(dtype).reshape(1, 1, 1, -1)
@@ -578,6 +661,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(
+    ndim: int,
     kernels: _Kernels,
     shape: tuple[int, ...],
     kernel_size: Sizes,
@@ -591,11 +675,12 @@ def _plan(
     plain = type(kernel_size) is type(padding) is type(dilation) is int and (stride is None or type(stride) is int)
     plain = plain and type(ceil_mode) is bool and type(data_format) is str
     plan = _planned if plain else _planned.__wrapped__
-    return plan(kernels, shape, kernel_size, stride, padding, dilation, ceil_mode, data_format)  # type: ignore[arg-type]
+    return plan(ndim, kernels, shape, kernel_size, stride, padding, dilation, ceil_mode, data_format)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4096)
 def _planned(
+    ndim: int,
     kernels: _Kernels,
     shape: tuple[int, ...],
     kernel_size: Any,
@@ -605,7 +690,7 @@ def _planned(
     ceil_mode: Any,
     data_format: str,
 ) -> _Plan:
-    leading, spatial, trailing = arguments.split(shape, data_format, 2, "x")
+    leading, spatial, trailing = arguments.split(shape, data_format, ndim, "x")
     w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     kernel, stride, dilation = w.in_row
     if _by_pixels(trailing):
@@ -614,20 +699,20 @@ def _planned(
         chosen = kernels.small(stride)
     else:
         chosen = kernels.large
-    return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading) * w.output[0])
+    return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading + w.output[:-1]))
 
 
 def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
-    gradient, positions, target = _planes(dy, trailing), _planes(argmax, trailing), _planes(written, trailing)
+    gradient, positions, target = (_planes(a, w, trailing) for a in (dy, argmax, written))
     if _by_pixels(trailing):
         kernel = pixels.max_pool_pixels_backward if trailing[0] > FEW else max_pool_backward.scatter(True)
-    elif w.side_by_side and w.stride[1] == 2 and w.input[1] >= WIDE:
+    elif len(w.input) < 3 and w.side_by_side and w.stride[-1] == 2 and w.input[-1] >= WIDE:
         kernel = max_pool_backward.route
     else:
         kernel = max_pool_backward.scatter(False)
-    kernel(target.shape[0] * target.shape[1] * w.input[0], dx.nbytes, w.geometry, gradient, positions, target)
+    kernel(prod(target.shape[:3]), dx.nbytes, w.geometry, gradient, positions, target)
     return _finished(dx, written)
 
 
@@ -639,26 +724,31 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
         return argmax.astype(w.argmax_dtype, order="C")
     argmax = np.ascontiguousarray(argmax)
     found = np.zeros((1, 1, 1, 1), np.uint8)
-    count = argmax.size // w.output[1]
-    max_pool_backward.find_invalid(count, argmax.nbytes, w.geometry, argmax.reshape(1, 1, count, w.output[1]), found)
+    count = argmax.size // w.output[-1]
+    max_pool_backward.find_invalid(count, argmax.nbytes, w.geometry, argmax.reshape(1, 1, count, w.output[-1]), found)
     if found[0, 0, 0, 0]:
         raise arguments.argmax_error(w)
     return argmax
 
 
-def _planes(x: Array, trailing: tuple[int, ...] = ()) -> Array:
-    """View x as (A, B, height, width) with contiguous rows, bool as uint8; a copy where there is no such view.
+def _planes(x: Array, w: Window, trailing: tuple[int, ...] = ()) -> Array:
+    """View x as (A, B, depth * height, width), as kernels take it; a copy where there is no such view.
 
-    The channels of a pixel are part of the row.
+    The axes are those of the window, before which there are others, and behind which the channels may be: these
+    are part of the row. Rows are contiguous. bool is uint8.
     """
-    if x.dtype.char in arguments.HALVES:
-        raise TypeError(f"{x.dtype} is computed by fastpool.reference alone, so far")
     if trailing:
         x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-    if x.ndim < 4:
-        x = x.reshape((1,) * (4 - x.ndim) + x.shape)
-    elif x.ndim > 4:
-        x = x.reshape(prod(x.shape[:-3]), *x.shape[-3:])
+    ndim = len(w.input)
+    if x.ndim != 4 or ndim != 2:
+        leading = x.shape[: x.ndim - ndim]
+        outer = leading if len(leading) <= 2 else (prod(leading[:-1]), leading[-1])
+        x = x.reshape((1,) * (2 - len(outer)) + outer + (prod(x.shape[x.ndim - ndim : -1]), x.shape[-1]))
+    return _columns(x)
+
+
+def _columns(x: Array) -> Array:
+    """Return x with contiguous rows, and bool as uint8."""
     if x.strides[3] != x.itemsize and x.shape[3] > 1:
         x = np.ascontiguousarray(x)
     return x.view(np.uint8) if x.dtype.char == "?" else x

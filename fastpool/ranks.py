@@ -11,24 +11,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def ranks(function: Callable[Concatenate[int, P], R]) -> tuple[Callable[P, R], Callable[P, R], Callable[P, R]]:
+def ranks(
+    function: Callable[Concatenate[int, P], R], *examples: str
+) -> tuple[Callable[P, R], Callable[P, R], Callable[P, R]]:
     """Return `function`, whose first argument is the number of spatial axes, for 1, 2 and 3 of them.
 
     From ``_max_pool`` come ``max_pool1d``, ``max_pool2d`` and ``max_pool3d``, from ``_max_pool_backward``
     ``max_pool1d_backward`` and so on: functions with its signature but for that argument, and with its
-    docstring, in which "Nd" is what the function's name has in its place.
+    docstring, in which "Nd" is what the function's name has in its place, and at whose end are the
+    `examples`, one for each.
     """
-    return _of_rank(function, 1), _of_rank(function, 2), _of_rank(function, 3)
+    one, two, three = examples or ("", "", "")
+    return _of_rank(function, 1, one), _of_rank(function, 2, two), _of_rank(function, 3, three)
 
 
-def _of_rank(function: Callable[Concatenate[int, P], R], ndim: int) -> Callable[P, R]:
+def _of_rank(function: Callable[Concatenate[int, P], R], ndim: int, examples: str) -> Callable[P, R]:
     @wraps(function)
     def of_rank(*args: P.args, **kwargs: P.kwargs) -> R:
         return function(ndim, *args, **kwargs)
 
     name, backward, _ = function.__name__.removeprefix("_").partition("_backward")
     of_rank.__name__ = of_rank.__qualname__ = f"{name}{ndim}d{backward}"
-    of_rank.__doc__ = (function.__doc__ or "").replace("Nd", f"{ndim}d")
+    of_rank.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("Nd", f"{ndim}d") + examples
     signature = inspect.signature(function)
     first, *others = signature.parameters.values()
     of_rank.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]

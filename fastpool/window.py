@@ -61,17 +61,28 @@ class Window(Places):
 
     @cached_property
     def geometry(self) -> np.ndarray:
-        """The same numbers as int64, axis by axis: what kernels read (see `fastpool.kernels.geometry`).
+        """The same numbers as int64, for three axes: what kernels read (see `fastpool.kernels.geometry`).
 
-        A kernel is cut to the places that some window has on the input, and the stride of a single
-        window to the input, so that 2**40 of either over a small image cost what the image costs.
+        Axes that the input does not have, the first ones, are of length 1. A kernel is cut to the
+        places that some window has on the input, and the stride of a single window to the input, so
+        that 2**40 of either over a small image cost what the image costs.
         """
-        geometry = np.empty((len(self.input), 7), np.int64)
+        geometry = np.empty((3, 7), np.int64)
+        geometry[:] = 1, 1, 1, 1, 1, 0, 1
+        missing = 3 - len(self.input)
         for axis, length in enumerate(self.input):
             before, dilation = self.padding[axis][0], self.dilation[axis]
             kernel = min(self.kernel_size[axis], (length - 1 + before) // dilation + 1)
             stride = self.stride[axis] if self.output[axis] > 1 else min(self.stride[axis], length + before)
-            geometry[axis] = length, self.output[axis], kernel, self.kernel_size[axis], stride, before, dilation
+            geometry[missing + axis] = (
+                length,
+                self.output[axis],
+                kernel,
+                self.kernel_size[axis],
+                stride,
+                before,
+                dilation,
+            )
         if self.output[-1] == 1:
             geometry[-1, 4] = 1  # so that a row is taken as it is
         geometry.flags.writeable = False

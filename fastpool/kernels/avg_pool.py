@@ -77,7 +77,7 @@ def avg_pool(stride: int) -> Kernel:
 
         Every window is divided by the product of the height of its row and the width of its column.
         """
-        h, w = axis(geometry, 0), axis(geometry, 1)
+        h, w = axis(geometry, 1), axis(geometry, 2)
         d = simd.tag(x)
         more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths))
         rows.sweep(start, stop, h, w, d, simd.widened(d, many), x, y, None, pool, None, more)
@@ -123,7 +123,7 @@ def finish(values, positions, t, at, out, column, outputs, more):
 @kernel()
 def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     """Do what `avg_pool` does for windows of any kind."""
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(x)
     t = tile.tile(h, w, stop - start, simd.lanes(d), x.itemsize)
     table = np.empty(w.kernel + h.kernel, np.int64)
@@ -144,7 +144,7 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     What the windows that hold a row give to it is added up in a padded row of scratch. The elements whose columns
     agree modulo the stride are sums of such rows, shifted.
     """
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(dy)
     lanes = simd.lanes(d)
     source = layout(dy)

@@ -84,7 +84,7 @@ def unfold(start, stop, geometry, x, cols):
     Where the rows of windows share rows of the input, each place across is dealt once, to a sheet in cache from
     which the places down are runs, however short the rows are.
     """
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(x)
     source, blocks = layout(x), layout(cols)
     image, result = simd.pointer(x), simd.pointer(cols)
@@ -186,7 +186,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
     place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
     by side give to is side by side.
     """
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     item = cols.itemsize
@@ -242,7 +242,7 @@ def accumulate(start, stop, geometry, cols, dx):
     came from it": every element is written once. The elements of a row whose columns agree modulo the stride are
     neighbours in every column, so that they are vectors.
     """
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     blocks = layout(cols)

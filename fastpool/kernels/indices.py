@@ -12,7 +12,7 @@ from fastpool.kernels.launch import kernel
 @kernel()
 def argmax_to_indices(start, stop, geometry, argmax, indices):
     """Turn the rows of argmax (N, C, OH, OW * channels) from start to stop into positions in planes of H * W."""
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     positions, result = simd.pointer(argmax), simd.pointer(indices)
     channels = argmax.shape[3] // w.output
     for row in range(start, stop):

@@ -112,7 +112,7 @@ def max_pool(stride: int) -> Kernel:
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
-        h, w = axis(geometry, 0), axis(geometry, 1)
+        h, w = axis(geometry, 1), axis(geometry, 2)
         d = simd.tag(x)
         dp = simd.position_tag(d, argmax)
         # Of each window that may begin in the padding, the first place that is an element.

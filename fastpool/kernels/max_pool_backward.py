@@ -40,7 +40,7 @@ def row_end(w, place, needed, lanes):
 @kernel()
 def route(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(dy)
     dp = simd.position_tag(d, argmax)
     lanes = simd.lanes(d)
@@ -150,7 +150,7 @@ def scatter(of_pixels: bool) -> Kernel:
 
     def body(start, stop, geometry, dy, argmax, dx):
         """Compute the rows of dx (N, C, H, W * channels) from start to stop, counted over its planes."""
-        h, w = axis(geometry, 0), axis(geometry, 1)
+        h, w = axis(geometry, 1), axis(geometry, 2)
         d = simd.tag(dy)
         lanes = simd.lanes(d)
         given = layout(dy)
@@ -246,7 +246,7 @@ def scatter(of_pixels: bool) -> Kernel:
 @kernel()
 def find_invalid(start, stop, geometry, argmax, found):
     """Set found[0] if, in the rows from start to stop, an argmax is outside of its window."""
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(argmax)
     positions = simd.pointer(argmax)
     first, last = start * w.output, stop * w.output

@@ -106,7 +106,7 @@ def finish(values, positions, t, at, out, column, outputs, more):
 @kernel(writes=2)
 def max_pool_large(start, stop, geometry, x, y, argmax):
     """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(x)
     dp = simd.position_tag(d, argmax)
     t = tile(h, w, stop - start, simd.lanes(d), x.itemsize)

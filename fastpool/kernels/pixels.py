@@ -41,7 +41,7 @@ def sweep(start, stop, geometry, x, reduce, more):
 
     The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `out` of its plane.
     """
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     source = layout(x)
     channels = x.shape[3] // w.input
     tables = np.empty((2, h.kernel * w.kernel), np.int64)
@@ -174,7 +174,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
     `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
     places that it has in them, and how many there are.
     """
-    h, w = axis(geometry, 0), axis(geometry, 1)
+    h, w = axis(geometry, 1), axis(geometry, 2)
     given = layout(dy)
     channels = dx.shape[3] // w.input
     # Every column's windows, in the order of the kernel's places.
