@@ -641,7 +641,7 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 class _Kernels(NamedTuple):
     """The kernels of an operation: for small windows, for all others, and for pixels, whose channels are last."""
 
-    small: Callable[[int], Kernel]
+    small: Callable[[int, bool], Kernel]
     large: Kernel
     pixels: Kernel
 
@@ -696,7 +696,7 @@ def _planned(
     if _by_pixels(trailing):
         chosen = kernels.pixels
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1:
-        chosen = kernels.small(stride)
+        chosen = kernels.small(stride, ndim == 3)
     else:
         chosen = kernels.large
     return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading + w.output[:-1]))

@@ -14,14 +14,14 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
-from fastpool.kernels.geometry import axis, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import axes, axis, ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
 
 
 @cache
-def avg_pool(stride: int) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart."""
+def avg_pool(stride: int, deep: bool) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes."""
     many = rows.vectors(stride)
 
     @inline
@@ -45,32 +45,43 @@ def avg_pool(stride: int) -> Kernel:
         return total
 
     @inline
-    def pool(source, h, w, part, values, positions, careful, more):
+    def pool(source, z, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group."""
         d, elements, heights, widths = more
         zero = simd.splat(simd.widened(d, many), 0)
         width = simd.load_where(part.outputs, part.all_outputs, simd.splat(d, 1), widths, part.first)
-        plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base = plane_offset(source, plane) + part.column
+        plane, number, out, into, ahead = part.plane, part.slice, part.out, part.into, part.ahead
+        near, far, base = rows.slice_places(z, h, source, plane, number)
+        base += part.column
+        step = h.dilation * source.row_step
         for _ in range(part.rows):
             rows.ask(d, elements, ahead, part.share)
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * source.row_step
+            # The rows of the window, slice by slice.
+            inner = last - first
+            count = (far - near) * inner
+            offset, left = base + (top + first * h.dilation) * source.row_step, inner
             total = simd.load_where(part.inside, part.all_inside, zero, elements, offset)
-            for _ in range(first + 1, last):
+            for _ in range(1, count):
                 simd.rolled()
-                offset += h.dilation * source.row_step
+                offset += step
+                if z is not None:
+                    left -= 1
+                    if left == 0:
+                        offset += z.dilation * h.input * source.row_step - inner * step
+                        left = inner
                 total = total + simd.load_where(part.inside, part.all_inside, zero, elements, offset)
-            average = across(d, total, w.kernel) / (width * simd.splat(d, heights[out]))
+            average = across(d, total, w.kernel) / (width * simd.splat(d, heights[number * h.output + out]))
             simd.store_where(part.outputs, part.all_outputs, values, into, average)
             into += w.output
             out += 1
             if out == h.output:
                 out = 0
-                plane += 1
-                base = plane_offset(source, plane) + part.column
+                plane, number = rows.next_slice(z, plane, number)
+                near, far, base = rows.slice_places(z, h, source, plane, number)
+                base += part.column
 
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, H, W).
@@ -78,11 +89,12 @@ def avg_pool(stride: int) -> Kernel:
         Every window is divided by the product of the height of its row and the width of its column.
         """
         h, w = axis(geometry, 1), axis(geometry, 2)
+        z = axis(geometry, 0) if deep else None
         d = simd.tag(x)
         more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths))
-        rows.sweep(start, stop, h, w, d, simd.widened(d, many), x, y, None, pool, None, more)
+        rows.sweep(start, stop, z, h, w, d, simd.widened(d, many), x, y, None, pool, None, more)
 
-    body.__name__ = f"avg_pool-{stride}"
+    body.__name__ = f"avg_pool-{stride}{'-deep' * deep}"
     return Kernel(body, writes=1)
 
 
@@ -101,19 +113,23 @@ def add_up(d, values, base, count, offsets, taps):
 
 @inline
 def reduce(values, positions, t, used, careful, more):
-    """Add up across, for each phase of rows, then down."""
+    """Add up across, for each phase of rows, then down, then through the slices."""
     d, offsets, h, w, _, _ = more
     count = used * t.pitch - (t.pitch - t.outputs)
-    for phase in range(t.row_phases):
+    for phase in range(t.slices * t.row_phases):
         add_up(d, values, phase * t.column_phases * t.size, count, offsets, w.kernel)
-    add_up(d, values, 0, count - t.extra * t.pitch, simd.offset(offsets, w.kernel), h.kernel)
+    count -= t.extra * t.pitch
+    for number in range(t.slices):
+        add_up(d, values, number * t.slice_size, count, simd.offset(offsets, w.kernel), h.kernel)
+    if t.slices > 1:
+        add_up(d, values, 0, count, simd.offset(offsets, w.kernel + h.kernel), t.slices)
 
 
 @inline
-def finish(values, positions, t, at, out, column, outputs, more):
+def finish(values, positions, t, at, line, column, outputs, more):
     """Divide a row of sums."""
     d, _, _, _, heights, widths = more
-    height = simd.splat(d, heights[out])
+    height = simd.splat(d, heights[line])
     one = simd.splat(d, 1)
     for i in range(0, outputs, simd.lanes(d)):
         width = simd.load_or(one, widths, column + i, 0, outputs - i)
@@ -123,28 +139,45 @@ def finish(values, positions, t, at, out, column, outputs, more):
 @kernel()
 def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     """Do what `avg_pool` does for windows of any kind."""
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axes(geometry)
     d = simd.tag(x)
-    t = tile.tile(h, w, stop - start, simd.lanes(d), x.itemsize)
-    table = np.empty(w.kernel + h.kernel, np.int64)
+    t = tile.tile(z, h, w, stop - start, simd.lanes(d), x.itemsize)
+    table = np.empty(w.kernel + h.kernel + t.slices, np.int64)
     offsets = simd.pointer(table)
     for k in range(w.kernel):
         offsets[k] = tile.distance(w, k, t.size, 1)
     for k in range(h.kernel):
         offsets[w.kernel + k] = tile.distance(h, k, t.column_phases * t.size, t.pitch)
+    for k in range(t.slices):
+        offsets[w.kernel + h.kernel + k] = k * t.slice_size
     more = (d, offsets, h, w, simd.pointer(heights), simd.pointer(widths))
-    tile.sweep(start, stop, h, w, t, d, x, y, None, 0, reduce, finish, None, more)
+    tile.sweep(start, stop, z, h, w, t, d, x, y, None, 0, reduce, finish, None, more)
     simd.keep((table,))
+
+
+@inline
+def lines_meeting(z, h, number, y, lines):
+    """List the rows of windows that hold row `y` of slice `number`, as they are counted in a plane; return how many."""
+    met = 0
+    for i in range(z.kernel):
+        deep = number + z.before - i * z.dilation
+        if deep >= 0 and deep % z.stride == 0 and deep // z.stride < z.output:
+            for k in range(h.kernel):
+                at = y + h.before - k * h.dilation
+                if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
+                    lines[met] = deep // z.stride * h.output + at // h.stride
+                    met += 1
+    return met
 
 
 @kernel()
 def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
-    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes.
+    """Compute the rows of dx (N, C, D * H, W) from start to stop, counted over its planes.
 
     What the windows that hold a row give to it is added up in a padded row of scratch. The elements whose columns
     agree modulo the stride are sums of such rows, shifted.
     """
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axes(geometry)
     d = simd.tag(dy)
     lanes = simd.lanes(d)
     source = layout(dy)
@@ -159,17 +192,18 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     given, sums = simd.pointer(given_scratch), simd.pointer(sums_scratch)
     for i in range(given_scratch.size):
         given[i] = 0
+    lines_table = np.empty(z.kernel * h.kernel, np.int64)
+    lines = simd.pointer(lines_table)
     for row in range(start, stop):
-        plane, y = row // h.input, row % h.input
+        plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
         base = plane_offset(source, plane)
+        met = lines_meeting(z, h, number, y, lines)
         for i in range(0, w.output, lanes):
             total = zero
-            for k in range(h.kernel):
-                at = y + h.before - k * h.dilation
-                if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
-                    out = at // h.stride
-                    v = simd.load_or(zero, gradients, base + out * source.row_step + i, 0, w.output - i)
-                    total = total + v / simd.splat(d, by_row[out])
+            for k in range(met):
+                line = lines[k]
+                v = simd.load_or(zero, gradients, base + line * source.row_step + i, 0, w.output - i)
+                total = total + v / simd.splat(d, by_row[line])
             width = simd.load_or(one, by_column, i, 0, w.output - i)
             simd.store_before(given, margin + i, total / width, margin + w.output)
         for phase in range(w.stride):
@@ -181,4 +215,4 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
                         total = total + simd.load(d, given, margin + i + column // w.stride)
                 simd.store(sums, phase * pitch + i, total)
         deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
-    simd.keep((given_scratch, sums_scratch))
+    simd.keep((given_scratch, sums_scratch, lines_table))

@@ -27,6 +27,12 @@ def axis(geometry, i):
 
 
 @inline
+def axes(geometry):
+    """Return all three axes: depth, height and width."""
+    return axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
+
+
+@inline
 def ceil_div(a, b):
     """Return a / b, rounded up."""
     return -(-a // b)
@@ -43,7 +49,7 @@ def places_inside(a, start):
 
 
 class Layout(NamedTuple):
-    """Where the planes and rows of an array (planes, planes, height, width) are, counted in elements.
+    """Where the planes and rows of an array (planes, planes, depth * height, width) are, counted in elements.
 
     Functions are handed this and a pointer, never the array, which costs two atomic operations.
     """

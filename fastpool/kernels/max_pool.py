@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, places_inside, plane_offset
+from fastpool.kernels.geometry import axis, places_inside
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import ask, sweep, vectors
+from fastpool.kernels.rows import ask, next_slice, slice_places, sweep, vectors
 
 
 @inline
@@ -23,8 +23,8 @@ def outranks(v, best, careful):
 
 
 @cache
-def max_pool(stride: int) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart."""
+def max_pool(stride: int, deep: bool) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes."""
     many = vectors(stride)
 
     @inline
@@ -62,57 +62,77 @@ def max_pool(stride: int) -> Kernel:
         return best, at
 
     @inline
-    def pool(source, h, w, part, values, positions, careful, more):
+    def pool(source, z, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group; return whether there was a NaN."""
         d, dp, elements, firsts = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
         first_at = simd.splat(dp, 0)
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
-        plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base = plane_offset(source, plane) + part.column
+        plane, number, out, into, ahead = part.plane, part.slice, part.out, part.into, part.ahead
+        near, far, base = slice_places(z, h, source, plane, number)
+        base += part.column
+        step = h.dilation * source.row_step
         nan = False
         for _ in range(part.rows):
             ask(d, elements, ahead, part.share)
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * source.row_step
+            # The rows of the window, slice by slice.
+            inner = last - first
+            count = (far - near) * inner
+            offset, left = base + (top + first * h.dilation) * source.row_step, inner
             if positions is None:
                 v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                if last - first < 2:
+                if count < 2:
                     nan |= simd.any_lane(simd.is_nan(v))
-                for _ in range(first + 1, last):
+                for _ in range(1, count):
                     simd.rolled()
-                    offset += h.dilation * source.row_step
+                    offset += step
+                    if z is not None:
+                        left -= 1
+                        if left == 0:
+                            offset += z.dilation * h.input * source.row_step - inner * step
+                            left = inner
                     other = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
                     nan |= simd.any_lane(simd.either_nan(v, other))
                     v = simd.select(outranks(other, v, careful), other, v)
                 best, _ = across(d, dp, v, w.kernel, first_at, careful)
             else:
-                best, at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, first * w.places)
-                for k in range(first, last):
+                place = (near * h.places + first) * w.places
+                best, at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
+                for _ in range(count):
                     simd.rolled()
                     v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
                     nan |= simd.any_lane(simd.is_nan(v))
-                    offset += h.dilation * source.row_step
+                    offset += step
                     other, other_at = across(d, dp, v, w.kernel, first_at, careful)
                     better = outranks(other, best, careful)
                     best = simd.select(better, other, best)
-                    at = simd.select(better, other_at + simd.splat(dp, k * w.places), at)
+                    at = simd.select(better, other_at + simd.splat(dp, place), at)
+                    place += w.places
+                    if z is not None:
+                        left -= 1
+                        if left == 0:
+                            offset += z.dilation * h.input * source.row_step - inner * step
+                            place += (h.places - inner) * w.places
+                            left = inner
                 simd.store_where(part.outputs, part.all_outputs, positions, into, at)
             simd.store_where(part.outputs, part.all_outputs, values, into, best)
             into += w.output
             out += 1
             if out == h.output:
                 out = 0
-                plane += 1
-                base = plane_offset(source, plane) + part.column
+                plane, number = next_slice(z, plane, number)
+                near, far, base = slice_places(z, h, source, plane, number)
+                base += part.column
         return nan
 
     def body(start, stop, geometry, x, y, argmax):
-        """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
+        """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
         h, w = axis(geometry, 1), axis(geometry, 2)
+        z = axis(geometry, 0) if deep else None
         d = simd.tag(x)
         dp = simd.position_tag(d, argmax)
         # Of each window that may begin in the padding, the first place that is an element.
@@ -121,8 +141,8 @@ def max_pool(stride: int) -> Kernel:
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
         more = (d, dp, simd.pointer(x), firsts)
-        sweep(start, stop, h, w, d, simd.widened(d, many), x, y, argmax, pool, simd.nans(d), more)
+        sweep(start, stop, z, h, w, d, simd.widened(d, many), x, y, argmax, pool, simd.nans(d), more)
         simd.keep((first_scratch,))
 
-    body.__name__ = f"max_pool-{stride}"
+    body.__name__ = f"max_pool-{stride}{'-deep' * deep}"
     return Kernel(body, writes=2)

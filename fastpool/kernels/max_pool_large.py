@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, ceil_div
+from fastpool.kernels.geometry import axes, ceil_div
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.max_pool import outranks
 from fastpool.kernels.tile import SHARED, distance, sweep, tile
@@ -75,13 +75,13 @@ def plan(a, phase, unit, step, offsets, steps, taps, reaches, first):
 
 @inline
 def reduce(values, positions, t, used, careful, more):
-    """Run all passes: those across for each phase of rows, then those down."""
-    d, dp, offsets, steps, taps, reaches, across, passes, _, _ = more
+    """Run all passes: those across for each phase of rows, then those down, then the one through the slices."""
+    d, dp, offsets, steps, taps, reaches, across, passes, _, _, _ = more
     at, count = 0, used * t.pitch
-    for i in range(passes):
+    for i in range(passes + (t.slices > 1)):
         count -= reaches[i]
         here, added = simd.offset(offsets, at), simd.offset(steps, at)
-        for phase in range(t.row_phases if i < across else 1):
+        for phase in range(0, t.slices * t.row_phases if i < passes else 1, 1 if i < across else t.row_phases):
             base = phase * t.column_phases * t.size
             if i == 0:
                 take(d, dp, values, positions, base, count, here, added, taps[i], careful, True)
@@ -91,11 +91,12 @@ def reduce(values, positions, t, used, careful, more):
 
 
 @inline
-def finish(values, positions, t, at, out, column, outputs, more):
+def finish(values, positions, t, at, line, column, outputs, more):
     """Where even the maximum is the lowest value, as padding is, name the window's first element."""
-    d, _, _, _, _, _, _, _, h, w = more
+    d, _, _, _, _, _, _, _, z, h, w = more
     if positions is not None:
-        row = max(0, ceil_div(h.before - out * h.stride, h.dilation))
+        deep = max(0, ceil_div(z.before - line // h.output * z.stride, z.dilation))
+        row = deep * h.places + max(0, ceil_div(h.before - line % h.output * h.stride, h.dilation))
         count = outputs if row > 0 else min(outputs, ceil_div(w.before, w.stride) - column)
         for i in range(count):
             if values[at + i] == simd.lowest(d):
@@ -105,16 +106,23 @@ def finish(values, positions, t, at, out, column, outputs, more):
 
 @kernel(writes=2)
 def max_pool_large(start, stop, geometry, x, y, argmax):
-    """Pool the output rows from start to stop, counted over all planes of x (N, C, H, W)."""
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
+    z, h, w = axes(geometry)
     d = simd.tag(x)
     dp = simd.position_tag(d, argmax)
-    t = tile(h, w, stop - start, simd.lanes(d), x.itemsize)
-    plans, passes_of = np.empty((2, 2 * (h.kernel + w.kernel)), np.int64), np.empty((2, 4), np.int64)
+    t = tile(z, h, w, stop - start, simd.lanes(d), x.itemsize)
+    plans = np.empty((2, 2 * (h.kernel + w.kernel) + t.slices), np.int64)
+    passes_of = np.zeros((2, 5), np.int64)
     offsets, steps = simd.pointer(plans), simd.pointer(plans[1])
     taps, reaches = simd.pointer(passes_of), simd.pointer(passes_of[1])
     across = plan(w, t.size, 1, 1, offsets, steps, taps, reaches, 0)
     passes = plan(h, t.column_phases * t.size, t.pitch, w.places, offsets, steps, taps, reaches, across)
-    more = (d, dp, offsets, steps, taps, reaches, across, passes, h, w)
-    sweep(start, stop, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, simd.nans(d), more)
+    planned = 0
+    for i in range(passes):
+        planned += taps[i]
+    for k in range(t.slices):
+        offsets[planned + k], steps[planned + k] = k * t.slice_size, k * h.places * w.places
+    taps[passes] = t.slices
+    more = (d, dp, offsets, steps, taps, reaches, across, passes, z, h, w)
+    sweep(start, stop, z, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, simd.nans(d), more)
     simd.keep((plans, passes_of))

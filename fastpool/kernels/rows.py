@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import inline
 
 #: The widest windows, and distances between windows, that shuffles are written for.
@@ -33,7 +33,8 @@ class Part(NamedTuple):
     """One vector of the outputs of each row of a group: what to read and where to write."""
 
     plane: int
-    out: int  # the first row, in its plane
+    slice: int  # of the plane
+    out: int  # the first row, in its slice
     rows: int
     first: int  # the first output of the vector
     column: int  # where the windows of that output begin
@@ -55,17 +56,43 @@ def ask(d, source, offset, count):
 
 
 @inline
-def pool_group(pool, source, h, w, part, values, positions, nans, more):
-    """Call `pool`, and if it met one of the `nans`, which cost it more, again, to be careful with them."""
-    if nans is None:
-        pool(source, h, w, part, values, positions, False, more)
-    elif pool(source, h, w, part, values, positions, False, more):
-        pool(source, h, w, part, values, positions, True, more)
+def place_of(z, h, row):
+    """Return the plane of a row of outputs, the slice in that, and the row in that; z is None where all are flat."""
+    if z is None:
+        return row // h.output, 0, row % h.output
+    return row // h.output // z.output, row // h.output % z.output, row % h.output
 
 
 @inline
-def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, nans, more):
-    """Call `pool(source, h, w, part, values, positions, careful, more)` for the rows from start to stop.
+def next_slice(z, plane, number):
+    """Return the plane and the number of the slice behind another."""
+    if z is None or number + 1 == z.output:
+        return plane + 1, 0
+    return plane, number + 1
+
+
+@inline
+def slice_places(z, h, of, plane, number):
+    """Return which places of a window's depth are elements for a slice of outputs, and the offset of the first."""
+    if z is None:
+        return 0, 1, plane_offset(of, plane)
+    top = number * z.stride - z.before
+    near, far = places_inside(z, top)
+    return near, far, plane_offset(of, plane) + (top + near * z.dilation) * h.input * of.row_step
+
+
+@inline
+def pool_group(pool, source, z, h, w, part, values, positions, nans, more):
+    """Call `pool`, and if it met one of the `nans`, which cost it more, again, to be careful with them."""
+    if nans is None:
+        pool(source, z, h, w, part, values, positions, False, more)
+    elif pool(source, z, h, w, part, values, positions, False, more):
+        pool(source, z, h, w, part, values, positions, True, more)
+
+
+@inline
+def sweep(start, stop, z, h, w, d, wide, x, y, argmax, pool, nans, more):
+    """Call `pool(source, z, h, w, part, values, positions, careful, more)` for the rows from start to stop.
 
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if `argmax`
     is not None, from `part.into` on and every further row after w.output elements. It returns whether it met a NaN,
@@ -82,15 +109,16 @@ def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, nans, more):
         share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
     for row in range(start, stop, rows):
         count = min(rows, stop - row)
-        plane, out = row // h.output, row % h.output
-        following = row + count
-        ahead = following % h.output * h.stride - h.before
-        ahead = plane_offset(source, following // h.output) + ahead * source.row_step
+        plane, number, out = place_of(z, h, row)
+        following, further, ahead = place_of(z, h, row + count)
+        _, _, begin = slice_places(z, h, source, following, further)
+        ahead = begin + (ahead * h.stride - h.before) * source.row_step
         into = row * w.output
         for i in range(0, w.output, outputs):
             column = i * w.stride - w.before
             part = Part(
                 plane,
+                number,
                 out,
                 count,
                 i,
@@ -103,5 +131,5 @@ def sweep(start, stop, h, w, d, wide, x, y, argmax, pool, nans, more):
                 ahead,
                 share,
             )
-            pool_group(pool, source, h, w, part, values, positions, nans, more)
+            pool_group(pool, source, z, h, w, part, values, positions, nans, more)
             ahead += share * count

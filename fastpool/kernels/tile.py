@@ -36,6 +36,8 @@ class Tile(NamedTuple):
     size: int  # of a phase, with room for vectors that run over its end
     row_phases: int
     column_phases: int
+    slices: int  # of the input, of which those that a window has are side by side in scratch
+    slice_size: int
     extra: int  # rows that a plane has beyond its output rows
 
 
@@ -46,12 +48,12 @@ def phases(a):
 
 
 @inline
-def tile(h, w, rows, lanes, item):
+def tile(z, h, w, rows, lanes, item):
     """Plan tiles for `rows` output rows, of elements of `item` bytes."""
     extra = (h.kernel - 1) * h.dilation // h.stride
     more = (w.kernel - 1) * w.dilation // w.stride
     row_phases, column_phases = phases(h), phases(w)
-    count = row_phases * column_phases
+    count = z.kernel * row_phases * column_phases
     elements = BYTES // item
     # Rows are cut where not even one window's worth of them is near the size.
     outputs = min(w.output, max(256, 2 * elements // (count * (extra + 1)) - more))
@@ -59,7 +61,10 @@ def tile(h, w, rows, lanes, item):
     # The rows that two tiles share shall be few.
     height = max(elements // (count * pitch), 4 * (extra + 1))
     height = min(height, rows * (extra + 1))
-    return Tile(outputs, height, pitch, height * pitch + SHARED * lanes, row_phases, column_phases, extra)
+    size = height * pitch + SHARED * lanes
+    return Tile(
+        outputs, height, pitch, size, row_phases, column_phases, z.kernel, row_phases * column_phases * size, extra
+    )
 
 
 @inline
@@ -107,8 +112,8 @@ def lay_row(d, x, offset, first, last, padding, stride, t, into, at, nan):
 
 
 @inline
-def lay(d, x, plane, row_step, h, w, t, out, count, column, padding, into, row, nan):
-    """Lay the rows that `count` output rows of a plane need, from output row `out` and output column `column` on.
+def lay(d, x, plane, row_step, z, h, w, t, number, out, count, column, padding, into, row, nan):
+    """Lay the rows that `count` output rows need, from row `out` of slice `number` and output column `column` on.
 
     They go to rows `row` and following of every phase. Return `nan` as `lay_row` does.
     """
@@ -116,19 +121,21 @@ def lay(d, x, plane, row_step, h, w, t, out, count, column, padding, into, row, 
     first = max(0, -start)
     # No further than the tile's windows reach: columns beyond are not ours to wait for.
     last = max(first, min(w.input - start, (t.pitch - 1) * w.stride + t.column_phases))
-    y = out * h.stride - h.before
-    source = plane + y * row_step + start
-    for r in range(row, row + count + t.extra):
-        for phase in range(h.stride):
-            if phase < t.row_phases:
-                at = phase * t.column_phases * t.size + r * t.pitch
-                if 0 <= y < h.input:
-                    nan = lay_row(d, x, source, first, last, padding, w.stride, t, into, at, nan)
-                else:
-                    for i in range(t.column_phases):
-                        fill(d, into, at + i * t.size, t.pitch, simd.splat(d, padding))
-            y += 1
-            source += row_step
+    for k in range(t.slices):
+        deep = number * z.stride - z.before + k * z.dilation
+        y = out * h.stride - h.before
+        source = plane + (deep * h.input + y) * row_step + start
+        for r in range(row, row + count + t.extra):
+            for phase in range(h.stride):
+                if phase < t.row_phases:
+                    at = k * t.slice_size + phase * t.column_phases * t.size + r * t.pitch
+                    if 0 <= y < h.input and 0 <= deep < z.input:
+                        nan = lay_row(d, x, source, first, last, padding, w.stride, t, into, at, nan)
+                    else:
+                        for i in range(t.column_phases):
+                            fill(d, into, at + i * t.size, t.pitch, simd.splat(d, padding))
+                y += 1
+                source += row_step
     return nan
 
 
@@ -144,23 +151,23 @@ def reduce_tile(reduce, values, positions, t, used, nans, careful, more):
 
 
 @inline
-def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, more):
+def sweep(start, stop, z, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, more):
     """Tile the output rows from start to stop: lay, reduce, finish, and write.
 
     `reduce(values, positions, t, used, careful, more)` puts outputs where the first elements of their windows were,
-    in `used` rows of phase 0; `finish(values, positions, t, at, out, column, outputs, more)` is called for each row
-    of outputs, which is at values[at:], and is row `out` of its plane, from `column` on.
+    in `used` rows of phase 0; `finish(values, positions, t, at, line, column, outputs, more)` is called for each row
+    of outputs, which is at values[at:], and is row `line` of its plane, from `column` on.
     """
     dp = simd.position_tag(d, argmax)
     source = layout(x)
     elements, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
-    size = t.row_phases * t.column_phases * t.size
+    size = t.slices * t.slice_size
     values_scratch = simd.scratch(d, size)
     positions_scratch = simd.scratch(dp, 0 if argmax is None else size)
     values, positions = simd.pointer(values_scratch), simd.beside(argmax, simd.pointer(positions_scratch))
     block = start
     while block < stop:
-        # As many rows as a tile takes, of as many planes.
+        # As many rows as a tile takes, of as many slices.
         rows, used = 0, 0
         while block + rows < stop:
             room = t.rows - used - t.extra
@@ -175,10 +182,13 @@ def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, 
             nan = simd.is_nan(simd.splat(d, padding))
             done, row = 0, 0
             while done < rows:
-                plane, out = (block + done) // h.output, (block + done) % h.output
+                number, out = (block + done) // h.output, (block + done) % h.output
                 count = min(h.output - out, rows - done)
-                base = plane_offset(source, plane)
-                nan = lay(d, elements, base, source.row_step, h, w, t, out, count, column, padding, values, row, nan)
+                base = plane_offset(source, number // z.output)
+                nan = lay(
+                    d, elements, base, source.row_step, z, h, w, t, number % z.output, out, count, column, padding,
+                    values, row, nan,
+                )  # fmt: skip
                 done += count
                 row += count + t.extra
             reduce_tile(reduce, values, positions, t, used, nans, simd.any_lane(nan), more)
@@ -188,7 +198,8 @@ def sweep(start, stop, h, w, t, d, x, y, argmax, padding, reduce, finish, nans, 
                 count = min(h.output - out, rows - done)
                 for r in range(count):
                     at, offset = (row + r) * t.pitch, (block + done + r) * w.output + column
-                    finish(values, positions, t, at, out + r, column, outputs, more)
+                    line = (block + done + r) % (z.output * h.output)
+                    finish(values, positions, t, at, line, column, outputs, more)
                     copy(d, values, at, outputs, result, offset)
                     if argmax is not None:
                         copy(dp, positions, at, outputs, result_at, offset)
