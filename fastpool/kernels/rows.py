@@ -82,6 +82,16 @@ def slice_places(z, h, of, plane, number):
 
 
 @inline
+def following(z, h, of, row, count):
+    """Return the offset of what follows `count` rows of outputs in memory: rows, or all of the next slices."""
+    if z is None:
+        plane, _, out = place_of(z, h, row + count)
+        return plane_offset(of, plane) + (out * h.stride - h.before) * of.row_step
+    plane, number, out = place_of(z, h, row)
+    return plane_offset(of, plane) + ((number + 1) * h.input + out * h.stride) * z.stride * of.row_step
+
+
+@inline
 def pool_group(pool, source, z, h, w, part, values, positions, nans, more):
     """Call `pool`, and if it met one of the `nans`, which cost it more, again, to be careful with them."""
     if nans is None:
@@ -106,13 +116,11 @@ def sweep(start, stop, z, h, w, d, wide, x, y, argmax, pool, nans, more):
     outputs = min(lanes, (wide_lanes - w.kernel) // w.stride + 1)
     share = 0
     if x.size * item >= FAR:
-        share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
+        share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs)) * (1 if z is None else z.stride)
     for row in range(start, stop, rows):
         count = min(rows, stop - row)
         plane, number, out = place_of(z, h, row)
-        following, further, ahead = place_of(z, h, row + count)
-        _, _, begin = slice_places(z, h, source, following, further)
-        ahead = begin + (ahead * h.stride - h.before) * source.row_step
+        ahead = following(z, h, source, row, count)
         into = row * w.output
         for i in range(0, w.output, outputs):
             column = i * w.stride - w.before
