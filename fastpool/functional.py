@@ -630,7 +630,8 @@ def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtyp
     heights = reduce(np.multiply.outer, others, np.ones((), np.int64))
     if override is not None:
         heights, widths = np.full_like(heights, override), np.ones_like(widths)
-    return heights.astype(dtype).reshape(1, 1, 1, -1), widths.astype(dtype).reshape(1, 1, 1, -1)
+    computed = np.dtype(np.float32) if dtype.char in arguments.HALVES else dtype
+    return heights.astype(computed).reshape(1, 1, 1, -1), widths.astype(computed).reshape(1, 1, 1, -1)
 
 
 def _by_pixels(trailing: tuple[int, ...]) -> bool:

@@ -153,7 +153,7 @@ def deal_out(d, phases, pitch, stride, result, into, count, limit):
     else:
         for phase in range(stride):
             for i in range(ceil_div(count - phase, stride)):
-                result[into + i * stride + phase] = phases[phase * pitch + i]
+                simd.store_scalar(result, into + i * stride + phase, phases[phase * pitch + i])
 
 
 @inline

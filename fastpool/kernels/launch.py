@@ -26,8 +26,8 @@ import numba
 import numpy as np
 from numba import njit, prange, types
 from numba.core.compiler_lock import global_compiler_lock
-from numba.np.numpy_support import from_dtype
 
+from fastpool.kernels import simd
 from fastpool.kernels.cache import KernelCache
 from fastpool.kernels.parts import PartCompiler
 
@@ -112,7 +112,7 @@ class Kernel:
         types_ = (
             types.Array(types.int64, 2, "C", readonly=True),
             *(
-                types.none if a is None else types.Array(from_dtype(a.dtype), a.ndim, "A", readonly=i < reads)
+                types.none if a is None else types.Array(simd.element(a.dtype), a.ndim, "A", readonly=i < reads)
                 for i, a in enumerate(arrays)
             ),
         )

@@ -12,6 +12,9 @@ Memory is read and written through pointers, at offsets counted in elements, wit
 variants with limits touch nothing outside of them. A pointer is not counted as a reference: handing an
 array to a function, even to an inlined one, can cost two atomic operations. So whoever takes a pointer
 keeps its array: that of an argument lives anyway, that of scratch as long as `keep` says.
+
+Memory may hold `Half` elements, of float16 or bfloat16. They are only read and written: what loads make of them,
+and stores take, are vectors of float32, as are their tags. A store rounds to the nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numba.np.numpy_support import as_dtype
+from numba.np.numpy_support import as_dtype, from_dtype
 
 BYTES = 64
 _I1 = ir.IntType(1)
@@ -48,9 +51,30 @@ class Vector(types.Type):
         super().__init__(f"simd.Vector({element} x {lanes})")
 
 
+class Half(types.Type):
+    """An element of memory that has 16 bits of a float: "float16" or "bfloat16"."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+
+
+_HALVES = {name: Half(name) for name in ("float16", "bfloat16")}
+
+
+def element(dtype: np.dtype[Any]) -> types.Type:
+    """Return the type of an array's elements."""
+    return _HALVES.get(dtype.name) or from_dtype(dtype)
+
+
 @register_model(Tag)
 class _TagModel(models.OpaqueModel):
     pass
+
+
+@register_model(Half)
+class _HalfModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Half) -> None:
+        super().__init__(dmm, fe_type, ir.IntType(16))
 
 
 @register_model(Vector)
@@ -64,6 +88,8 @@ def _llvm(element: types.Type) -> ir.Type:
         return _I1
     if isinstance(element, types.Float):
         return ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
+    if isinstance(element, Half):
+        return ir.IntType(16)
     return ir.IntType(element.bitwidth)
 
 
@@ -77,7 +103,8 @@ def _mask(v: Vector) -> Vector:
 @intrinsic
 def tag(typingctx: Any, array: types.Array) -> Any:
     """The elements of `array`, as many as fill one vector."""
-    return _constant(Tag(array.dtype, BYTES * 8 // array.dtype.bitwidth), array)
+    element = types.float32 if isinstance(array.dtype, Half) else array.dtype
+    return _constant(Tag(element, BYTES * 8 // element.bitwidth), array)
 
 
 @intrinsic(prefer_literal=True)
@@ -292,6 +319,69 @@ def keep(typingctx: Any, arrays: types.BaseTuple) -> Any:
     return types.none(arrays), codegen
 
 
+def _widened(context: Any, builder: Any, element: types.Type, v: Any) -> Any:
+    """What was read from memory of such elements, as it is computed with."""
+    if not isinstance(element, Half):
+        return v
+    n = v.type.count
+    floats, words = ir.VectorType(ir.FloatType(), n), ir.VectorType(ir.IntType(32), n)
+
+    def word(value: int) -> Any:
+        return ir.Constant(words, [value] * n)
+
+    if element.name == "bfloat16":
+        return builder.bitcast(builder.shl(builder.zext(v, words), word(16)), floats)
+    if "+f16c" in context.codegen()._tm_features:
+        return builder.fpext(builder.bitcast(v, ir.VectorType(ir.HalfType(), n)), floats)
+    # The exponent's bias is made up for by a product, which subnormals survive; that of infinities and NaN is set.
+    bits = builder.zext(v, words)
+    magnitude = builder.and_(bits, word(0x7FFF))
+    scaled = builder.fmul(
+        builder.bitcast(builder.shl(magnitude, word(13)), floats), ir.Constant(floats, [2.0**112] * n)
+    )
+    special = builder.icmp_unsigned(">=", magnitude, word(0x7C00))
+    result = builder.or_(
+        builder.bitcast(scaled, words), builder.select(special, word(0x7F800000), ir.Constant(words, None))
+    )
+    sign = builder.shl(builder.and_(bits, word(0x8000)), word(16))
+    return builder.bitcast(builder.or_(result, sign), floats)
+
+
+def _narrowed(context: Any, builder: Any, element: types.Type, v: Any) -> Any:
+    """What was computed, as it is written to memory of such elements."""
+    if not isinstance(element, Half):
+        return v
+    n = v.type.count
+    floats, words, halves = v.type, ir.VectorType(ir.IntType(32), n), ir.VectorType(ir.IntType(16), n)
+
+    def word(value: int) -> Any:
+        return ir.Constant(words, [value] * n)
+
+    def rounded(bits: Any, shift: int) -> Any:
+        odd = builder.and_(builder.lshr(bits, word(shift)), word(1))
+        return builder.lshr(builder.add(builder.add(bits, word((1 << (shift - 1)) - 1)), odd), word(shift))
+
+    bits = builder.bitcast(v, words)
+    if element.name == "bfloat16":
+        quiet = builder.or_(builder.lshr(bits, word(16)), word(0x40))
+        result = builder.select(builder.fcmp_unordered("uno", v, v), quiet, rounded(bits, 16))
+        return builder.trunc(result, halves)
+    if "+f16c" in context.codegen()._tm_features:
+        return builder.bitcast(builder.fptrunc(v, ir.VectorType(ir.HalfType(), n)), halves)
+    magnitude = builder.and_(bits, word(0x7FFFFFFF))
+    # The sum with 0.5 has the subnormal in its last bits, rounded.
+    half = ir.Constant(floats, [0.5] * n)
+    small = builder.sub(
+        builder.bitcast(builder.fadd(builder.bitcast(magnitude, floats), half), words), word(0x3F000000)
+    )
+    usual = rounded(builder.sub(magnitude, word(112 << 23)), 13)
+    result = builder.select(builder.icmp_unsigned("<", magnitude, word(113 << 23)), small, usual)
+    result = builder.select(builder.icmp_unsigned(">=", magnitude, word(143 << 23)), word(0x7C00), result)
+    result = builder.select(builder.icmp_unsigned(">", magnitude, word(0x7F800000)), word(0x7E00), result)
+    sign = builder.and_(builder.lshr(bits, word(16)), word(0x8000))
+    return builder.trunc(builder.or_(result, sign), halves)
+
+
 def _address(builder: Any, pointer: types.CPointer, value: Any, offset: Any, lanes: int) -> Any:
     """The address of `lanes` elements from `offset` on."""
     vector = ir.VectorType(_llvm(pointer.dtype), lanes)
@@ -374,7 +464,7 @@ def load(typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Integer) 
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _address(builder, memory, args[1], args[2], d.lanes)
-        return _load(builder, pointer)
+        return _widened(context, builder, memory.dtype, _load(builder, pointer))
 
     return result(d, memory, types.intp), codegen
 
@@ -398,7 +488,8 @@ def load_between(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, value, offset, first, last = args
         zeros = ir.Constant(ir.VectorType(_llvm(memory.dtype), d.lanes), None)
-        return _load_between(context, builder, _address(builder, memory, value, offset, d.lanes), first, last, zeros)
+        pointer = _address(builder, memory, value, offset, d.lanes)
+        return _widened(context, builder, memory.dtype, _load_between(context, builder, pointer, first, last, zeros))
 
     return result(d, memory, types.intp, types.intp, types.intp), codegen
 
@@ -425,6 +516,10 @@ def load_where(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask, whole, value, pointer, offset = args
         pointer = _address(builder, memory, pointer, offset, other.lanes)
+        if isinstance(memory.dtype, Half):
+            zeros = ir.Constant(pointer.type.pointee, None)
+            v = _load_where(context, builder, pointer, lambda: mask, whole, zeros)
+            return builder.select(mask, _widened(context, builder, memory.dtype, v), value)
         return _load_where(context, builder, pointer, lambda: mask, whole, value)
 
     return other(mask, types.boolean, other, memory, types.intp), codegen
@@ -457,7 +552,12 @@ def load_or(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, memory, offset, first, last = args
+        element = signature.args[1].dtype
         pointer = _address(builder, signature.args[1], memory, offset, other.lanes)
+        if isinstance(element, Half):
+            v = _load_between(context, builder, pointer, first, last, ir.Constant(pointer.type.pointee, None))
+            mask = _between(builder, first, last, other.lanes)
+            return builder.select(mask, _widened(context, builder, element, v), value)
         return _load_between(context, builder, pointer, first, last, value)
 
     return other(other, memory, types.intp, types.intp, types.intp), codegen
@@ -493,7 +593,7 @@ def store(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vect
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _address(builder, memory, args[0], args[1], v.lanes)
-        builder.store(args[2], pointer, align=1)
+        builder.store(_narrowed(context, builder, memory.dtype, args[2]), pointer, align=1)
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, v), codegen
@@ -505,6 +605,7 @@ def store_before(typingctx: Any, memory: types.CPointer, offset: types.Integer, 
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, offset, vector, end = args
+        vector = _narrowed(context, builder, memory.dtype, vector)
         pointer = _address(builder, memory, value, offset, v.lanes)
         last = builder.sub(end, offset)
         with builder.if_else(builder.icmp_signed(">=", last, last.type(v.lanes)), likely=True) as (then, otherwise):
@@ -526,6 +627,7 @@ def store_where(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask, whole, pointer, offset, vector = args
+        vector = _narrowed(context, builder, memory.dtype, vector)
         pointer = _address(builder, memory, pointer, offset, v.lanes)
         with builder.if_else(whole, likely=True) as (then, otherwise):
             with then:
@@ -535,6 +637,35 @@ def store_where(
         return context.get_dummy_value()
 
     return types.none(mask, types.boolean, memory, types.intp, v), codegen
+
+
+@intrinsic
+def load_scalar(typingctx: Any, memory: types.CPointer, offset: types.Integer) -> Any:
+    """The element at `offset`, a half as float32."""
+    element = memory.dtype
+    result = types.float32 if isinstance(element, Half) else element
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = _load(builder, _address(builder, memory, *args, 1))
+        return builder.extract_element(_widened(context, builder, element, v), ir.IntType(32)(0))
+
+    return result(memory, types.intp), codegen
+
+
+@intrinsic
+def store_scalar(typingctx: Any, memory: types.CPointer, offset: types.Integer, value: types.Number) -> Any:
+    """Write an element at `offset`, rounded to a half where memory has these."""
+    element = memory.dtype
+    computed = types.float32 if isinstance(element, Half) else element
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory_, offset, value = args
+        v = _spread(builder, context.cast(builder, value, signature.args[2], computed), 1)
+        pointer = _address(builder, memory, memory_, offset, 1)
+        builder.store(_narrowed(context, builder, element, v), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp, value), codegen
 
 
 @intrinsic

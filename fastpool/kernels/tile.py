@@ -105,7 +105,7 @@ def lay_row(d, x, offset, first, last, padding, stride, t, into, at, nan):
             for i in range(t.pitch):
                 column = i * stride + phase
                 inside = first <= column < last
-                into[at + phase * t.size + i] = x[offset + column] if inside else padding
+                into[at + phase * t.size + i] = simd.load_scalar(x, offset + column) if inside else padding
             for i in range(at + phase * t.size, at + phase * t.size + t.pitch, lanes):
                 nan = nan | simd.is_nan(simd.load(d, into, i))
     return nan
