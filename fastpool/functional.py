@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastpool import arguments
-from fastpool.kernels import avg_pool, columns, indices, max_pool, max_pool_backward, max_pool_large, pixels, rows
+from fastpool.kernels import (
+    avg_pool,
+    columns,
+    indices,
+    lp_pool,
+    max_pool,
+    max_pool_backward,
+    max_pool_large,
+    pixels,
+    rows,
+)
 from fastpool.kernels.launch import Kernel
 from fastpool.ranks import ranks
 from fastpool.window import Padding, Sizes, Window, window
@@ -623,6 +633,166 @@ array([[[2., 2.],
 )
 
 
+def _lp_pool(
+    ndim: int,
+    x: ArrayLike,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Take the norm of every window, ``(sum of abs(x)**norm_type)**(1/norm_type)``.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., *spatial), or (..., *spatial, C) with channels last
+        Any number of planes, of any dtype that `max_poolNd` takes.
+    norm_type : float
+        The power, above 0 and finite: 1 sums magnitudes, 2 is the Euclidean norm.
+    kernel_size, stride, padding, dilation, ceil_mode, data_format
+        As for `max_poolNd`; padding is zeros.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype, sharing no memory with x.
+
+    Returns
+    -------
+    ndarray, shape (..., *output) or (..., *output, C)
+        Floats are kept, everything else gives float64. It is computed in float64 and rounded once; a sum of powers
+        beyond float64 is infinite, and NaN follows arithmetic.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range; a window of nothing but padding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, ndim, "x")
+    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    norm = arguments.norm(norm_type)
+    y = arguments.result(out, leading + w.output + trailing, arguments.float_dtype(x), x)
+    planes = _spatial_last(arguments.as_float(x), ndim, trailing)
+    written = np.empty(planes.shape[: planes.ndim - ndim] + w.output, y.dtype)
+    kernel = lp_pool.lp_pool(_special(norm))
+    rows_out = prod(written.shape[:-1])
+    kernel(rows_out, planes.nbytes, w.geometry, _planes(planes, w), _power(norm), _planes(written, w))
+    _spatial_last(y, ndim, trailing)[...] = written
+    return y
+
+
+lp_pool1d, lp_pool2d, lp_pool3d = ranks(
+    _lp_pool,
+    """
+>>> fastpool.lp_pool1d(np.array([3.0, 4.0, 0.0, -5.0]), 2, 2)
+array([5., 5.])
+""",
+    """
+>>> fastpool.lp_pool2d(np.array([[3.0, 4.0], [0.0, -5.0]]), 1, (1, 2))
+array([[7.],
+       [5.]])
+""",
+    """
+>>> fastpool.lp_pool3d(np.ones((2, 2, 4)), 3, 2)
+array([[[2., 2.]]])
+""",
+)
+
+
+def _lp_pool_backward(
+    ndim: int,
+    dy: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of x, ``dy * sign(x) * (abs(x) / y)**(norm_type - 1)`` summed over its windows.
+
+    Parameters
+    ----------
+    dy : array_like, shape (..., *output) or (..., *output, C)
+        The gradient of y: integers or floats.
+    x : array_like, shape (..., *spatial) or (..., *spatial, C)
+        What was pooled.
+    y : array_like, of the shape of dy
+        What `lp_poolNd` made of it.
+    norm_type, kernel_size, stride, padding, dilation, ceil_mode, data_format
+        As they were given to `lp_poolNd`.
+    out : ndarray, optional
+        Where to write dx: of its shape and dtype, sharing no memory with dy, x and y.
+
+    Returns
+    -------
+    ndarray, of the shape of x
+        Where x or y is 0 it is 0, one of the slopes there; an infinite x has NaN where the norm is not 1. The floats
+        of dy are kept, everything else gives float64; it is computed in float64 and rounded once.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    dy, x, y, w = arguments.lp_gradient_arguments(
+        dy, x, y, ndim, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
+    )
+    norm = arguments.norm(norm_type)
+    dx = arguments.result(out, x.shape, arguments.float_dtype(dy), dy, x, y)
+    trailing = x.shape[-1:] if data_format == "channels_last" else ()
+    given = [_spatial_last(arguments.as_float(a), ndim, trailing) for a in (dy, x, y)]
+    written = np.empty(given[1].shape, dx.dtype)
+    kernel = lp_pool.lp_pool_backward(_special(norm))
+    rows_in = prod(written.shape[:-1])
+    kernel(rows_in, written.nbytes, w.geometry, *(_planes(a, w) for a in given), _power(norm), _planes(written, w))
+    _spatial_last(dx, ndim, trailing)[...] = written
+    return dx
+
+
+lp_pool1d_backward, lp_pool2d_backward, lp_pool3d_backward = ranks(
+    _lp_pool_backward,
+    """
+>>> x = np.array([3.0, 4.0, 0.0, -5.0])
+>>> fastpool.lp_pool1d_backward(np.array([1.0, 2.0]), x, fastpool.lp_pool1d(x, 2, 2), 2, 2)
+array([ 0.6,  0.8,  0. , -2. ])
+""",
+    """
+>>> x = np.array([[3.0, 4.0], [0.0, -5.0]])
+>>> fastpool.lp_pool2d_backward(np.array([[1.0], [2.0]]), x, fastpool.lp_pool2d(x, 1, (1, 2)), 1, (1, 2))
+array([[ 1.,  1.],
+       [ 0., -2.]])
+""",
+    """
+>>> x = np.array([[[3.0, 4.0]]])
+>>> fastpool.lp_pool3d_backward(np.array([[[1.0]]]), x, fastpool.lp_pool3d(x, 2, (1, 1, 2)), 2, (1, 1, 2))
+array([[[0.6, 0.8]]])
+""",
+)
+
+
 @lru_cache(maxsize=1024)
 def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Return what sums are divided by, as a number for each row of windows and one for each column, of four axes."""
@@ -632,6 +802,16 @@ def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtyp
         heights, widths = np.full_like(heights, override), np.ones_like(widths)
     computed = np.dtype(np.float32) if dtype.char in arguments.HALVES else dtype
     return heights.astype(computed).reshape(1, 1, 1, -1), widths.astype(computed).reshape(1, 1, 1, -1)
+
+
+def _special(norm: float) -> int:
+    """Return the norm for which there is a kernel, or 0."""
+    return int(norm) if norm in (1, 2) else 0
+
+
+def _power(norm: float) -> Array:
+    """Return the norm as an array of four axes, as kernels take it."""
+    return np.full((1, 1, 1, 1), norm)
 
 
 def _by_pixels(trailing: tuple[int, ...]) -> bool:
@@ -746,6 +926,11 @@ def _planes(x: Array, w: Window, trailing: tuple[int, ...] = ()) -> Array:
         outer = leading if len(leading) <= 2 else (prod(leading[:-1]), leading[-1])
         x = x.reshape((1,) * (2 - len(outer)) + outer + (prod(x.shape[x.ndim - ndim : -1]), x.shape[-1]))
     return _columns(x)
+
+
+def _spatial_last(x: Array, ndim: int, trailing: tuple[int, ...]) -> Array:
+    """View x with the spatial axes last."""
+    return np.moveaxis(x, -1, -1 - ndim) if trailing else x
 
 
 def _columns(x: Array) -> Array:

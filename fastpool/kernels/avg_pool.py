@@ -112,9 +112,19 @@ def add_up(d, values, base, count, offsets, taps):
 
 
 @inline
-def reduce(values, positions, t, used, careful, more):
+def plan_sums(z, h, w, t, offsets):
+    """List how far the places of a window are apart in a tile: across, down and through the slices."""
+    for k in range(w.kernel):
+        offsets[k] = tile.distance(w, k, t.size, 1)
+    for k in range(h.kernel):
+        offsets[w.kernel + k] = tile.distance(h, k, t.column_phases * t.size, t.pitch)
+    for k in range(t.slices):
+        offsets[w.kernel + h.kernel + k] = k * t.slice_size
+
+
+@inline
+def sum_tile(d, values, offsets, h, w, t, used):
     """Add up across, for each phase of rows, then down, then through the slices."""
-    d, offsets, h, w, _, _ = more
     count = used * t.pitch - (t.pitch - t.outputs)
     for phase in range(t.slices * t.row_phases):
         add_up(d, values, phase * t.column_phases * t.size, count, offsets, w.kernel)
@@ -123,6 +133,13 @@ def reduce(values, positions, t, used, careful, more):
         add_up(d, values, number * t.slice_size, count, simd.offset(offsets, w.kernel), h.kernel)
     if t.slices > 1:
         add_up(d, values, 0, count, simd.offset(offsets, w.kernel + h.kernel), t.slices)
+
+
+@inline
+def reduce(values, positions, t, used, careful, more):
+    """Add up all windows."""
+    d, offsets, h, w, _, _ = more
+    sum_tile(d, values, offsets, h, w, t, used)
 
 
 @inline
@@ -144,12 +161,7 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     t = tile.tile(z, h, w, stop - start, simd.lanes(d), x.itemsize)
     table = np.empty(w.kernel + h.kernel + t.slices, np.int64)
     offsets = simd.pointer(table)
-    for k in range(w.kernel):
-        offsets[k] = tile.distance(w, k, t.size, 1)
-    for k in range(h.kernel):
-        offsets[w.kernel + k] = tile.distance(h, k, t.column_phases * t.size, t.pitch)
-    for k in range(t.slices):
-        offsets[w.kernel + h.kernel + k] = k * t.slice_size
+    plan_sums(z, h, w, t, offsets)
     more = (d, offsets, h, w, simd.pointer(heights), simd.pointer(widths))
     tile.sweep(start, stop, z, h, w, t, d, x, y, None, 0, reduce, finish, None, more)
     simd.keep((table,))

@@ -13,8 +13,8 @@ variants with limits touch nothing outside of them. A pointer is not counted as 
 array to a function, even to an inlined one, can cost two atomic operations. So whoever takes a pointer
 keeps its array: that of an argument lives anyway, that of scratch as long as `keep` says.
 
-Memory may hold `Half` elements, of float16 or bfloat16. They are only read and written: what loads make of them,
-and stores take, are vectors of float32, as are their tags. A store rounds to the nearest, ties to even.
+Loads and stores convert between memory's floats and the vector's. Memory may hold `Half` elements, of float16 or
+bfloat16, which are only read and written: their tags are those of float32. Stores round to the nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -319,10 +319,17 @@ def keep(typingctx: Any, arrays: types.BaseTuple) -> Any:
     return types.none(arrays), codegen
 
 
-def _widened(context: Any, builder: Any, element: types.Type, v: Any) -> Any:
+def _converted(context: Any, builder: Any, element: types.Type, computed: types.Type, v: Any) -> Any:
     """What was read from memory of such elements, as it is computed with."""
-    if not isinstance(element, Half):
-        return v
+    if isinstance(element, Half):
+        v = _widened(context, builder, element, v)
+    if element != types.float64 and computed == types.float64:
+        v = builder.fpext(v, ir.VectorType(ir.DoubleType(), v.type.count))
+    return v
+
+
+def _widened(context: Any, builder: Any, element: Half, v: Any) -> Any:
+    """The float32 that halves are."""
     n = v.type.count
     floats, words = ir.VectorType(ir.FloatType(), n), ir.VectorType(ir.IntType(32), n)
 
@@ -349,10 +356,13 @@ def _widened(context: Any, builder: Any, element: types.Type, v: Any) -> Any:
 
 def _narrowed(context: Any, builder: Any, element: types.Type, v: Any) -> Any:
     """What was computed, as it is written to memory of such elements."""
+    n = v.type.count
+    floats = ir.VectorType(ir.FloatType(), n)
+    if v.type.element == ir.DoubleType() and element != types.float64:
+        v = builder.fptrunc(v, floats)
     if not isinstance(element, Half):
         return v
-    n = v.type.count
-    floats, words, halves = v.type, ir.VectorType(ir.IntType(32), n), ir.VectorType(ir.IntType(16), n)
+    words, halves = ir.VectorType(ir.IntType(32), n), ir.VectorType(ir.IntType(16), n)
 
     def word(value: int) -> Any:
         return ir.Constant(words, [value] * n)
@@ -464,7 +474,7 @@ def load(typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Integer) 
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _address(builder, memory, args[1], args[2], d.lanes)
-        return _widened(context, builder, memory.dtype, _load(builder, pointer))
+        return _converted(context, builder, memory.dtype, d.element, _load(builder, pointer))
 
     return result(d, memory, types.intp), codegen
 
@@ -487,9 +497,9 @@ def load_between(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, value, offset, first, last = args
-        zeros = ir.Constant(ir.VectorType(_llvm(memory.dtype), d.lanes), None)
         pointer = _address(builder, memory, value, offset, d.lanes)
-        return _widened(context, builder, memory.dtype, _load_between(context, builder, pointer, first, last, zeros))
+        v = _load_between(context, builder, pointer, first, last, ir.Constant(pointer.type.pointee, None))
+        return _converted(context, builder, memory.dtype, d.element, v)
 
     return result(d, memory, types.intp, types.intp, types.intp), codegen
 
@@ -516,10 +526,10 @@ def load_where(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask, whole, value, pointer, offset = args
         pointer = _address(builder, memory, pointer, offset, other.lanes)
-        if isinstance(memory.dtype, Half):
+        if memory.dtype != other.element:
             zeros = ir.Constant(pointer.type.pointee, None)
             v = _load_where(context, builder, pointer, lambda: mask, whole, zeros)
-            return builder.select(mask, _widened(context, builder, memory.dtype, v), value)
+            return builder.select(mask, _converted(context, builder, memory.dtype, other.element, v), value)
         return _load_where(context, builder, pointer, lambda: mask, whole, value)
 
     return other(mask, types.boolean, other, memory, types.intp), codegen
@@ -554,10 +564,10 @@ def load_or(
         value, memory, offset, first, last = args
         element = signature.args[1].dtype
         pointer = _address(builder, signature.args[1], memory, offset, other.lanes)
-        if isinstance(element, Half):
+        if element != other.element:
             v = _load_between(context, builder, pointer, first, last, ir.Constant(pointer.type.pointee, None))
             mask = _between(builder, first, last, other.lanes)
-            return builder.select(mask, _widened(context, builder, element, v), value)
+            return builder.select(mask, _converted(context, builder, element, other.element, v), value)
         return _load_between(context, builder, pointer, first, last, value)
 
     return other(other, memory, types.intp, types.intp, types.intp), codegen
@@ -646,8 +656,8 @@ def load_scalar(typingctx: Any, memory: types.CPointer, offset: types.Integer) -
     result = types.float32 if isinstance(element, Half) else element
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        v = _load(builder, _address(builder, memory, *args, 1))
-        return builder.extract_element(_widened(context, builder, element, v), ir.IntType(32)(0))
+        v = _load(builder, _address(builder, memory, args[0], args[1], 1))
+        return builder.extract_element(_converted(context, builder, element, result, v), ir.IntType(32)(0))
 
     return result(memory, types.intp), codegen
 
@@ -704,6 +714,46 @@ def select(typingctx: Any, mask: Vector, a: Vector, b: Vector) -> Any:
         return builder.select(*args)
 
     return a(mask, a, b), codegen
+
+
+@intrinsic
+def doubles(typingctx: Any) -> Any:
+    """The tag of float64."""
+    return _constant(Tag(types.float64, BYTES // 8))
+
+
+def _lane_by_lane(name: str, v: Vector, *args: types.Type) -> Any:
+    """The LLVM intrinsic of this name, of vectors of floats and scalars that are spread."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = args[0].type
+        given = [a if a.type == vector else _spread(builder, a, v.lanes) for a in args]
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(vector, [vector] * len(given)),
+            f"llvm.{name}.v{v.lanes}{_suffix(vector.element)}",
+        )
+        return builder.call(function, given)
+
+    return v(v, *args), codegen
+
+
+@intrinsic
+def absolute(typingctx: Any, v: Vector) -> Any:
+    """The magnitudes of floats."""
+    return _lane_by_lane("fabs", v)
+
+
+@intrinsic
+def square_root(typingctx: Any, v: Vector) -> Any:
+    """The square roots of floats, correctly rounded."""
+    return _lane_by_lane("sqrt", v)
+
+
+@intrinsic
+def power(typingctx: Any, v: Vector, exponent: types.Float) -> Any:
+    """The floats to a power, as the C library's pow computes it: one lane after the other."""
+    return _lane_by_lane("pow", v, v.element)
 
 
 @intrinsic
