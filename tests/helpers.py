@@ -30,8 +30,15 @@ def near(actual, expected, magnitude, terms):
     assert actual.shape == expected.shape
     number = np.isfinite(expected)
     same_values(actual[~number], expected[~number].astype(actual.dtype))
-    error = abs(actual[number] - expected[number])
-    bound = np.broadcast_to(np.finfo(actual.dtype).eps / 2 * (terms + 3) * magnitude, number.shape)[number]
+    half = actual.dtype.itemsize == 2
+    eps = np.finfo(np.float32 if half else actual.dtype).eps
+    bound = np.broadcast_to(eps / 2 * (terms + 3) * magnitude, number.shape)[number]
+    actual, expected = actual[number], expected[number]
+    if half:  # what is near is rounded once more
+        low, high = ((expected + error).astype(actual.dtype).astype(float) for error in (-bound, bound))
+        assert ((low <= actual.astype(float)) & (actual.astype(float) <= high)).all()
+        return
+    error = abs(actual - expected)
     assert (error <= bound).all(), f"{np.max(error - bound)} beyond the bound"
 
 
@@ -46,13 +53,16 @@ def terms(dtype, kernel_size):
 
     Kernels add a window's rows up and then across; the reference, exact for all but float64, its places.
     """
-    rows, columns = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
-    return rows + columns + (rows * columns if dtype != np.float32 else 0)
+    *others, columns = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    rows = int(np.prod(others))
+    return rows + columns + (rows * columns if dtype == np.float64 else 0)
 
 
 def specials(dtype):
     """The values of a dtype that arithmetic and comparisons go wrong on."""
     dtype = np.dtype(dtype)
+    if dtype.kind == "V":  # bfloat16
+        return np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, 1, -3.39e38, 3.39e38, 1e-40, -1.2e-38], dtype)
     if dtype.kind == "f":
         info = np.finfo(dtype)
         ends = [info.min, info.max, info.smallest_subnormal, -info.smallest_normal]
@@ -68,7 +78,7 @@ def random_array(shape, dtype, seed=0, kind="random"):
     "gaps" are values among which some floats are NaN or infinite, and no sum overflows.
     """
     rng, dtype = np.random.default_rng(seed), np.dtype(dtype)
-    if kind == "gaps" and dtype.kind == "f":
+    if kind == "gaps" and dtype.kind in "fV":
         gaps = rng.choice(np.array([np.nan, np.inf, -np.inf], dtype), shape)
         return np.where(rng.random(shape) < 0.04, gaps, random_array(shape, dtype, seed))
     if kind == "specials":
@@ -76,8 +86,8 @@ def random_array(shape, dtype, seed=0, kind="random"):
     if kind == "ties" or dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)
     if kind == "lowest":
-        return np.full(shape, -np.inf if dtype.kind == "f" else np.iinfo(dtype).min, dtype)
-    if dtype.kind == "f":
+        return np.full(shape, -np.inf if dtype.kind in "fV" else np.iinfo(dtype).min, dtype)
+    if dtype.kind in "fV":
         return rng.standard_normal(shape).astype(dtype)
     return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
-from fastpool.kernels.geometry import axes, axis, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import axes, axis, ceil_div, layout, lines_meeting, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
 
@@ -167,21 +167,6 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     simd.keep((table,))
 
 
-@inline
-def lines_meeting(z, h, number, y, lines):
-    """List the rows of windows that hold row `y` of slice `number`, as they are counted in a plane; return how many."""
-    met = 0
-    for i in range(z.kernel):
-        deep = number + z.before - i * z.dilation
-        if deep >= 0 and deep % z.stride == 0 and deep // z.stride < z.output:
-            for k in range(h.kernel):
-                at = y + h.before - k * h.dilation
-                if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
-                    lines[met] = deep // z.stride * h.output + at // h.stride
-                    met += 1
-    return met
-
-
 @kernel()
 def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     """Compute the rows of dx (N, C, D * H, W) from start to stop, counted over its planes.
@@ -209,7 +194,7 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     for row in range(start, stop):
         plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
         base = plane_offset(source, plane)
-        met = lines_meeting(z, h, number, y, lines)
+        met = lines_meeting(z, h, number, y, lines, None)
         for i in range(0, w.output, lanes):
             total = zero
             for k in range(met):

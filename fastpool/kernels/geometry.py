@@ -48,6 +48,26 @@ def places_inside(a, start):
     return first, max(first, last)
 
 
+@inline
+def lines_meeting(z, h, number, y, lines, places):
+    """List the rows of windows that hold row `y` of slice `number`, as they are counted in a plane; return how many.
+
+    They come in the order of the kernel's places. `places`, if it is not None, gets which of these it is in them.
+    """
+    met = 0
+    for i in range(z.kernel):
+        deep = number + z.before - i * z.dilation
+        if deep >= 0 and deep % z.stride == 0 and deep // z.stride < z.output:
+            for k in range(h.kernel):
+                at = y + h.before - k * h.dilation
+                if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
+                    lines[met] = deep // z.stride * h.output + at // h.stride
+                    if places is not None:
+                        places[met] = i * h.places + k
+                    met += 1
+    return met
+
+
 class Layout(NamedTuple):
     """Where the planes and rows of an array (planes, planes, depth * height, width) are, counted in elements.
 

@@ -13,9 +13,9 @@ from functools import cache
 import numpy as np
 
 from fastpool.kernels import simd, tile
-from fastpool.kernels.avg_pool import lines_meeting, plan_sums, sum_tile
+from fastpool.kernels.avg_pool import plan_sums, sum_tile
 from fastpool.kernels.columns import deal_out
-from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, plane_offset
 from fastpool.kernels.launch import Kernel, inline
 
 
@@ -111,7 +111,7 @@ def lp_pool_backward(norm: int) -> Kernel:
             here[i] = 0
         for row in range(start, stop):
             plane, number, at = row // h.input // z.input, row // h.input % z.input, row % h.input
-            met = lines_meeting(z, h, number, at, lines)
+            met = lines_meeting(z, h, number, at, lines, None)
             source = plane_offset(taken, plane) + (number * h.input + at) * taken.row_step
             for i in range(w.input):
                 here[i % w.stride * pitch + i // w.stride] = simd.load_scalar(elements, source + i)

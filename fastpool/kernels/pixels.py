@@ -2,7 +2,7 @@
 
 Nothing has to be moved between lanes here. A pixel of the result is made from a few pixels at constant distances,
 listed once for all pixels whose windows meet the edges alike; the list is walked for some vectors of channels at a
-time, so that its cost is shared. All arrays are (1, N, height, width * channels) with contiguous rows.
+time, so that its cost is shared. All arrays are (1, N, depth * height, width * channels) with contiguous rows.
 
 Going backwards, an element's list has the windows that hold it, in the order of the kernel's places. Each element
 is written once, nothing is set to zero first.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import axes, layout, lines_meeting, places_inside, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 
@@ -24,49 +24,60 @@ FAR, AHEAD = 1 << 23, 512
 
 
 @inline
-def meeting(h, w, first, last, left, right, row_step, channels, offsets, steps):
-    """List the places of a window from row first to last and column left to right: distances and positions."""
+def meeting(z, h, w, lines, left, right, row_step, channels, offsets, steps):
+    """List the places of a window in the slices and rows of `lines`, from column left to right.
+
+    `offsets` are their distances from the window's first, `steps` their positions.
+    """
+    near, far, first, last = lines
     count = 0
-    for i in range(first, last):
-        for j in range(left, right):
-            offsets[count] = i * h.dilation * row_step + j * w.dilation * channels
-            steps[count] = i * w.places + j
-            count += 1
+    for i in range(near, far):
+        for j in range(first, last):
+            for k in range(left, right):
+                row = i * z.dilation * h.input + j * h.dilation
+                offsets[count] = row * row_step + k * w.dilation * channels
+                steps[count] = (i * h.places + j) * w.places + k
+                count += 1
     return count
 
 
 @inline
 def sweep(start, stop, geometry, x, reduce, more):
-    """Call `reduce(base, offsets, steps, count, out, column, into, channels, more)` for every pixel of some rows.
+    """Call `reduce(base, offsets, steps, count, line, column, into, channels, more)` for every pixel of some rows.
 
-    The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `out` of its plane.
+    The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `line` of its plane.
     """
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axes(geometry)
     source = layout(x)
     channels = x.shape[3] // w.input
-    tables = np.empty((2, h.kernel * w.kernel), np.int64)
+    tables = np.empty((2, z.kernel * h.kernel * w.kernel), np.int64)
     offsets, steps = simd.pointer(tables), simd.pointer(tables[1])
     d = simd.tag(x)
     elements, far = simd.pointer(x), x.size * x.itemsize >= FAR
-    listed = (0, 0, 0, 0)
+    listed, listed_across = (0, 0, 0, 0), (0, 0)
     count = 0
     for row in range(start, stop):
-        out = row % h.output
-        top = out * h.stride - h.before
+        line = row % (z.output * h.output)
+        deep, top = line // h.output * z.stride - z.before, line % h.output * h.stride - h.before
+        near, far_end = places_inside(z, deep)
         first, last = places_inside(h, top)
-        base = plane_offset(source, row // h.output) + top * source.row_step
+        if listed != (near, far_end, first, last):
+            listed, listed_across = (near, far_end, first, last), (0, 0)
+        base = plane_offset(source, row // (z.output * h.output)) + (deep * h.input + top) * source.row_step
         for column in range(w.output):
             side = column * w.stride - w.before
             left, right = places_inside(w, side)
-            if listed != (first, last, left, right):
-                listed = (first, last, left, right)
-                count = meeting(h, w, first, last, left, right, source.row_step, channels, offsets, steps)
+            if listed_across != (left, right):
+                listed_across = (left, right)
+                count = meeting(z, h, w, listed, left, right, source.row_step, channels, offsets, steps)
             into = (row * w.output + column) * channels
             if far:
-                for i in range(max(first, last - h.stride), last):
-                    pixel = base + i * h.dilation * source.row_step + side * channels
-                    ask(d, elements, pixel + AHEAD, w.stride * channels)
-            reduce(base + side * channels, offsets, steps, count, out, column, into, channels, more)
+                for i in range(max(near, far_end - z.stride), far_end):
+                    for j in range(max(first, last - h.stride), last):
+                        pixel_row = i * z.dilation * h.input + j * h.dilation
+                        pixel = base + pixel_row * source.row_step + side * channels
+                        ask(d, elements, pixel + AHEAD, w.stride * channels)
+            reduce(base + side * channels, offsets, steps, count, line, column, into, channels, more)
     simd.keep((tables,))
 
 
@@ -101,7 +112,7 @@ def put(positions, into, at, mask, whole):
 
 
 @inline
-def maximum(base, offsets, steps, count, out, column, into, channels, more):
+def maximum(base, offsets, steps, count, line, column, into, channels, more):
     """Write one pixel's maxima and positions."""
     d, dp, source, result, result_at = more
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
@@ -139,12 +150,12 @@ def total(d, source, base, offsets, count, mask, whole):
 
 
 @inline
-def average(base, offsets, steps, count, out, column, into, channels, more):
+def average(base, offsets, steps, count, line, column, into, channels, more):
     """Write one pixel's averages."""
     d, source, heights, widths, result = more
     d4 = simd.widened(d, SHARED)
     lanes = simd.lanes(d)
-    divisor = heights[out] * widths[column]
+    divisor = heights[line] * widths[column]
     whole4 = simd.between(d4, 0, SHARED * lanes)
     shared = channels // (SHARED * lanes) * (SHARED * lanes)
     for c in range(0, shared, SHARED * lanes):
@@ -174,7 +185,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
     `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
     places that it has in them, and how many there are.
     """
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axes(geometry)
     given = layout(dy)
     channels = dx.shape[3] // w.input
     # Every column's windows, in the order of the kernel's places.
@@ -188,18 +199,12 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
                 t = column * most + counts[column]
                 windows[t], places[t] = o, k
                 counts[column] += 1
-    rows_table = np.empty((2, h.kernel), np.int64)
+    rows_table = np.empty((2, z.kernel * h.kernel), np.int64)
     row_windows, row_places = simd.pointer(rows_table), simd.pointer(rows_table[1])
     for row in range(start, stop):
-        y = row % h.input
-        met = 0
-        for k in range(h.kernel):
-            at = y + h.before - k * h.dilation
-            if at >= 0 and at % h.stride == 0 and at // h.stride < h.output:
-                row_windows[met], row_places[met] = at // h.stride, k
-                met += 1
-        plane = row // h.input
-        base, base_at = plane_offset(given, plane), plane * h.output * w.output * channels
+        plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
+        met = lines_meeting(z, h, number, y, row_windows, row_places)
+        base, base_at = plane_offset(given, plane), plane * z.output * h.output * w.output * channels
         for column in range(w.input):
             t = column * most
             columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])

@@ -1,0 +1,191 @@
+"""One, two and three axes, and every dtype: all parameters drawn together, the kernels against the reference."""
+
+import numpy as np
+import pytest
+import strategies
+from helpers import and_magnitude, laid_out, near, random_array, same_values, terms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_agreement import outcome
+
+import fastpool
+from fastpool import reference
+from fastpool.window import window
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
+
+FEW = st.integers(1, 6)
+#: Of each rank, the lengths of its axes: the last one is what fills vectors.
+LENGTHS = {
+    1: (strategies.LENGTHS,),
+    2: (strategies.SHORT, strategies.LENGTHS),
+    3: (FEW, FEW, strategies.SHORT | strategies.LENGTHS),
+}
+HALVES = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
+DTYPES = st.sampled_from([*map(np.dtype, "fdB"), *HALVES])
+FLOATS = st.sampled_from([*map(np.dtype, "fd"), *HALVES])
+
+
+@st.composite
+def pools(draw, dtypes=DTYPES, kinds=strategies.KINDS):
+    """The rank, an input and the keyword arguments of its pooling."""
+    ndim = draw(st.sampled_from([1, 3, 3]))
+    dtype = draw(dtypes)
+    if dtype in HALVES:
+        ndim = draw(st.integers(1, 3))
+    spatial, arguments = draw(strategies.windows(kernels=5 if ndim == 3 else 9, lengths=LENGTHS[ndim]))
+    shape = (*draw(st.lists(st.integers(0, 3), max_size=2).map(tuple)), *spatial)
+    if draw(st.booleans()):
+        arguments["data_format"] = "channels_last"
+        shape = (*shape, draw(st.sampled_from([0, 1, 2, 3, 5, 16, 17, 33])))
+    return ndim, draw(strategies.arrays(shape, dtype, kinds)), arguments
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Sums of special values overflow, here and in NumPy."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        yield
+
+
+def of(module, name, ndim):
+    """Return a function by its name and rank."""
+    return getattr(module, name.replace("Nd", f"{ndim}d"))
+
+
+def same(actual, expected):
+    """Equal in shape, dtype and values, which NumPy compares of bfloat16 only in another type."""
+    assert actual.dtype == expected.dtype
+    same_values(actual.astype(float) if actual.dtype in HALVES else actual, expected.astype(actual.dtype).astype(float)
+                if actual.dtype in HALVES else expected)  # fmt: skip
+
+
+def drawn(shape, dtype, kind="random"):
+    """Numbers that are the same for the same shape."""
+    return random_array(shape, dtype, 7, kind)
+
+
+@given(pools(), strategies.input_layouts)
+@settings(max_examples=400)
+def test_max(case, layout):
+    ndim, x, arguments = case
+    result = outcome(of(reference, "max_poolNd", ndim), x, **arguments, return_argmax=True)
+    fast = of(fastpool, "max_poolNd", ndim)
+    if isinstance(result, str):
+        assert outcome(fast, x, **arguments) == result
+        return
+    expected, argmax = result
+    given_x = laid_out(x, layout) if x.dtype.kind != "V" else x
+    same(fast(given_x, **arguments), expected)
+    indices = of(reference, "max_poolNd", ndim)(x, **arguments, return_indices=True)[1]
+    for name, positions in (("return_argmax", argmax), ("return_indices", indices)):
+        y, found = fast(given_x, **arguments, **{name: True})
+        same(y, expected)
+        same_values(found, positions)
+
+
+@given(pools(FLOATS))
+@settings(max_examples=400)
+def test_max_backward(case):
+    ndim, x, arguments = case
+    result = outcome(of(reference, "max_poolNd", ndim), x, **arguments, return_argmax=True)
+    if isinstance(result, str):
+        return
+    y, argmax = result
+    dy = drawn(y.shape, x.dtype)
+    expected = of(reference, "max_poolNd_backward", ndim)(dy, argmax, x.shape, **arguments)
+    same(of(fastpool, "max_poolNd_backward", ndim)(dy, argmax, x.shape, **arguments), expected)
+
+
+@given(pools(kinds=strategies.SUMMABLE), strategies.divisors)
+@settings(max_examples=300)
+def test_avg(case, divisor):
+    ndim, x, arguments = case
+    expected = outcome(of(reference, "avg_poolNd", ndim), and_magnitude(x), **arguments, **divisor)
+    fast = of(fastpool, "avg_poolNd", ndim)
+    if isinstance(expected, str):
+        assert outcome(fast, x, **arguments, **divisor) == expected
+        return
+    y = fast(x, **arguments, **divisor)
+    assert y.dtype == (x.dtype if x.dtype.kind in "fV" else float)
+    kernel = strategies.each(arguments["kernel_size"], ndim)
+    near(y, *expected, terms(y.dtype, kernel if ndim > 1 else (1, *kernel)))
+
+
+@given(pools(FLOATS, strategies.SUMMABLE), strategies.divisors)
+@settings(max_examples=300)
+def test_avg_backward(case, divisor):
+    ndim, x, arguments = case
+    y = outcome(of(reference, "avg_poolNd", ndim), x, **arguments)
+    if isinstance(y, str):
+        return
+    dy = drawn(y.shape, x.dtype)
+    dx = of(fastpool, "avg_poolNd_backward", ndim)(dy, x.shape, **arguments, **divisor)
+    assert dx.dtype == x.dtype
+    back = of(reference, "avg_poolNd_backward", ndim)
+    expected = back(and_magnitude(dy), (2, *x.shape), **arguments, **divisor)
+    windows = back(np.ones(y.shape), x.shape, **arguments, divisor_override=1)
+    near(dx, *expected, windows * (2 if dx.dtype == np.float64 else 1))
+
+
+@given(pools(kinds=strategies.SUMMABLE), st.sampled_from([1, 2, 3, 0.5, 2.5]))
+@settings(max_examples=200)
+def test_lp(case, norm):
+    ndim, x, arguments = case
+    expected = outcome(of(reference, "lp_poolNd", ndim), x.astype(float), norm, **arguments)
+    fast = of(fastpool, "lp_poolNd", ndim)
+    if isinstance(expected, str):
+        assert outcome(fast, x, norm, **arguments) == expected
+        return
+    y = fast(x, norm, **arguments)
+    assert y.dtype == (x.dtype if x.dtype.kind in "fV" else float)
+    # A sum's error shrinks, or grows, with the root; pow is off by less than a unit on either side.
+    count = int(np.prod(strategies.each(arguments["kernel_size"], ndim)))
+    near(y, expected, abs(np.nan_to_num(expected, posinf=0)), (count + 4) * (1 + 1 / norm))
+
+
+@given(pools(FLOATS, st.sampled_from(["random", "ties"])), st.sampled_from([1, 2, 3, 1.5]))
+@settings(max_examples=200)
+def test_lp_backward(case, norm):
+    ndim, x, arguments = case
+    y = outcome(of(reference, "lp_poolNd", ndim), x, norm, **arguments)
+    if isinstance(y, str):
+        return
+    dy = drawn(y.shape, x.dtype)
+    dx = of(fastpool, "lp_poolNd_backward", ndim)(dy, x, y, norm, **arguments)
+    assert dx.dtype == x.dtype
+    back = of(reference, "lp_poolNd_backward", ndim)
+    wide = (a.astype(float) for a in (dy, x, y))
+    expected = back(*wide, norm, **arguments)
+    wide = (abs(a.astype(float)) for a in (dy, x, y))
+    magnitude = back(*wide, norm, **arguments)
+    windows = of(reference, "avg_poolNd_backward", ndim)(np.ones(y.shape), x.shape, **arguments, divisor_override=1)
+    near(dx, expected, magnitude, windows + 8)
+
+
+@st.composite
+def images(draw):
+    """An image of 1 to 3 axes, and the keyword arguments of its unfolding."""
+    dtype = draw(DTYPES)
+    ndim = draw(st.integers(1, 3) if dtype in HALVES else st.sampled_from([1, 3]))
+    spatial, arguments = draw(strategies.windows(kernels=4 if ndim == 3 else 9, lengths=LENGTHS[ndim]))
+    del arguments["ceil_mode"]
+    arguments["stride"] = arguments["stride"] or 1
+    shape = (draw(st.integers(0, 3)), draw(st.integers(0, 3)), *spatial)
+    return draw(strategies.arrays(shape, dtype)), arguments
+
+
+@given(images())
+@settings(max_examples=400)
+def test_columns(case):
+    x, arguments = case
+    cols = reference.unfold(x, **arguments)
+    same(fastpool.unfold(x, **arguments), cols)
+    given_cols = drawn(cols.shape, x.dtype)
+    size = x.shape[2:] if x.ndim > 3 else [x.shape[2]]
+    same(fastpool.fold(given_cols, size, **arguments), reference.fold(given_cols, size, **arguments))
+
+
+def test_a_window_of_each_rank_has_three_axes_for_kernels():
+    assert window((5,), 2, None, 0, 1).geometry.tolist()[:2] == [[1, 1, 1, 1, 1, 0, 1]] * 2
+    assert window((4, 5, 6), 2, None, 0, 1).geometry[:, 0].tolist() == [4, 5, 6]
