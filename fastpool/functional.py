@@ -99,7 +99,7 @@ def im2col(
     n, c = x.shape[:2]
     planes = _planes(arguments.as_float(x), w).transpose(1, 0, 2, 3)
     cols = written.reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
-    columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, planes, cols)
+    columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, _bits(planes), _bits(cols))
     return _finished(result, written)
 
 
@@ -218,7 +218,8 @@ def unfold(
     result = arguments.result(out, (n, c * w.taps, prod(w.output)), arguments.float_dtype(x), x)
     written = _contiguous(result)
     cols = written.reshape(n, c, w.taps, prod(w.output))
-    columns.unfold(n * c * prod(w.output[:-1]), cols.nbytes, w.geometry, _planes(arguments.as_float(x), w), cols)
+    planes = _planes(arguments.as_float(x), w)
+    columns.unfold(n * c * prod(w.output[:-1]), cols.nbytes, w.geometry, _bits(planes), _bits(cols))
     return _finished(result, written)
 
 
@@ -926,6 +927,11 @@ def _planes(x: Array, w: Window, trailing: tuple[int, ...] = ()) -> Array:
         outer = leading if len(leading) <= 2 else (prod(leading[:-1]), leading[-1])
         x = x.reshape((1,) * (2 - len(outer)) + outer + (prod(x.shape[x.ndim - ndim : -1]), x.shape[-1]))
     return _columns(x)
+
+
+def _bits(x: Array) -> Array:
+    """View float16 and bfloat16 as integers: to move them they need not be read."""
+    return x.view(np.uint16) if x.dtype.char in arguments.HALVES else x
 
 
 def _spatial_last(x: Array, ndim: int, trailing: tuple[int, ...]) -> Array:

@@ -29,7 +29,7 @@ def near(actual, expected, magnitude, terms):
     """
     assert actual.shape == expected.shape
     number = np.isfinite(expected)
-    same_values(actual[~number], expected[~number].astype(actual.dtype))
+    same_values(actual[~number].astype(float), expected[~number].astype(actual.dtype).astype(float))
     half = actual.dtype.itemsize == 2
     eps = np.finfo(np.float32 if half else actual.dtype).eps
     bound = np.broadcast_to(eps / 2 * (terms + 3) * magnitude, number.shape)[number]
