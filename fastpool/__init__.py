@@ -10,6 +10,7 @@ array([[ 5.,  7.],
 """
 
 from fastpool.functional import (
+    argmax_to_indices,
     avg_pool1d,
     avg_pool1d_backward,
     avg_pool2d,
@@ -19,6 +20,7 @@ from fastpool.functional import (
     col2im,
     fold,
     im2col,
+    indices_to_argmax,
     lp_pool1d,
     lp_pool1d_backward,
     lp_pool2d,
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Pooling",
     "__version__",
+    "argmax_to_indices",
     "avg_pool1d",
     "avg_pool1d_backward",
     "avg_pool2d",
@@ -48,6 +51,7 @@ __all__ = [
     "col2im",
     "fold",
     "im2col",
+    "indices_to_argmax",
     "lp_pool1d",
     "lp_pool1d_backward",
     "lp_pool2d",

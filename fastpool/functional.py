@@ -14,7 +14,6 @@ from fastpool import arguments
 from fastpool.kernels import (
     avg_pool,
     columns,
-    indices,
     lp_pool,
     max_pool,
     max_pool_backward,
@@ -22,6 +21,7 @@ from fastpool.kernels import (
     pixels,
     rows,
 )
+from fastpool.kernels import indices as positions
 from fastpool.kernels.launch import Kernel
 from fastpool.ranks import ranks
 from fastpool.window import Padding, Sizes, Window, window
@@ -364,11 +364,11 @@ def _max_pool(
         return y
     if return_argmax:
         return y, argmax
-    positions = np.empty(shape, np.int64)
-    indices.argmax_to_indices(
-        count, positions.nbytes, w.geometry, _planes(argmax, w, trailing), _planes(positions, w, trailing)
+    found = np.empty(shape, np.int64)
+    positions.argmax_to_indices(
+        count, found.nbytes, w.geometry, _planes(argmax, w, trailing), _planes(found, w, trailing)
     )
-    return y, positions
+    return y, found
 
 
 max_pool1d, max_pool2d, max_pool3d = ranks(
@@ -632,6 +632,117 @@ array([[[2., 2.],
         [4., 4.]]])
 """,
 )
+
+
+def argmax_to_indices(
+    argmax: ArrayLike,
+    input_shape: tuple[int, ...],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    spatial_ndim: int = 2,
+    data_format: str = "channels_first",
+) -> Array:
+    """Turn positions in windows, as `return_argmax` gives them, into positions in planes, as `return_indices` does.
+
+    Parameters
+    ----------
+    argmax : array_like of integers, shape (..., *output) or (..., *output, C)
+        Of every window, a position row-major over the kernel.
+    input_shape : tuple of int
+        The shape (..., *spatial) or (..., *spatial, C) of what was pooled.
+    kernel_size, stride, padding, dilation, ceil_mode, data_format
+        As they were given to the pooling.
+    spatial_ndim : int
+        How many spatial axes there are: 1, 2 or 3.
+
+    Returns
+    -------
+    ndarray of int64, of the shape of argmax
+        The same elements' positions in the plane, row-major over the spatial axes.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range; a position on padding or outside of its window.
+
+    Examples
+    --------
+    >>> import fastpool
+    >>> fastpool.argmax_to_indices([[2, 1]], (2, 3), 2, stride=1)
+    array([[3, 2]])
+    """
+    parameters = kernel_size, stride, padding, dilation, ceil_mode
+    argmax, w = arguments.positions_arguments(
+        argmax, "argmax", input_shape, spatial_ndim, *parameters, data_format=data_format
+    )
+    found = np.empty(argmax.shape, np.int64)
+    trailing = argmax.shape[-1:] if data_format == "channels_last" else ()
+    given, result = _planes(np.ascontiguousarray(argmax), w, trailing), _planes(found, w, trailing)
+    positions.argmax_to_indices(prod(result.shape[:3]), found.nbytes, w.geometry, given, result)
+    if found.size and found.min() < 0:
+        raise arguments.argmax_error(w)
+    return found
+
+
+def indices_to_argmax(
+    indices: ArrayLike,
+    input_shape: tuple[int, ...],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    *,
+    spatial_ndim: int = 2,
+    data_format: str = "channels_first",
+) -> Array:
+    """Turn positions in planes, as PyTorch returns them, into positions in windows, as backward functions take them.
+
+    Parameters
+    ----------
+    indices : array_like of integers, shape (..., *output) or (..., *output, C)
+        Of every window, a position in the plane of the input, row-major over the spatial axes.
+    input_shape, kernel_size, stride, padding, dilation, ceil_mode, spatial_ndim, data_format
+        As for `argmax_to_indices`.
+
+    Returns
+    -------
+    ndarray of uint8, uint16 or uint32, of the shape of indices
+        The same elements' positions in their windows.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range; a position outside of its plane or its window.
+
+    Examples
+    --------
+    >>> import fastpool
+    >>> fastpool.indices_to_argmax([[3, 2]], (2, 3), 2, stride=1)
+    array([[2, 1]], dtype=uint8)
+    """
+    parameters = kernel_size, stride, padding, dilation, ceil_mode
+    indices, w = arguments.positions_arguments(
+        indices, "indices", input_shape, spatial_ndim, *parameters, data_format=data_format
+    )
+    result, found = np.empty(indices.shape, w.argmax_dtype), np.zeros((1, 1, 1, 2), np.uint8)
+    trailing = indices.shape[-1:] if data_format == "channels_last" else ()
+    given = _planes(np.ascontiguousarray(indices, np.int64), w, trailing)
+    target = _planes(result, w, trailing)
+    positions.indices_to_argmax(prod(target.shape[:3]), given.nbytes, w.geometry, given, target, found)
+    if found[0, 0, 0, 0]:
+        raise arguments.indices_error(w.input)
+    if found[0, 0, 0, 1]:
+        raise ValueError("indices has a position outside of its window")
+    return result
 
 
 def _lp_pool(
