@@ -166,6 +166,23 @@ def nans(typingctx: Any, d: Tag) -> Any:
     return _constant(types.none, d) if isinstance(d.element, types.Integer) else (types.boolean(d), _true)
 
 
+@intrinsic
+def sums(typingctx: Any, result: types.CPointer, scratch: types.CPointer) -> Any:
+    """Where to add up what goes to `result`: there, or, where it holds halves, in `scratch`."""
+    of_halves = isinstance(result.dtype, Half)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[1] if of_halves else args[0]
+
+    return (scratch if of_halves else result)(result, scratch), codegen
+
+
+@intrinsic
+def halves(typingctx: Any, memory: types.CPointer) -> Any:
+    """None where memory has no halves, so that the compiler sees it; else True."""
+    return (types.boolean(memory), _true) if isinstance(memory.dtype, Half) else _constant(types.none, memory)
+
+
 def _true(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return context.get_constant(types.boolean, True)
 
