@@ -1,6 +1,6 @@
 """Max pooling backward: every gradient goes to the element that its maximum came from.
 
-`scatter` sets a plane to zero and adds to it, while it is in cache, one gradient at a time. Going
+`scatter` sets a plane, or a volume, to zero and adds to it, while it is in cache, one gradient at a time. Going
 through the outputs backwards, an element gets its gradients in the order of the kernel's places, as the
 notebook's col2im adds them. A position of one byte is looked up for its distance from the place of its
 window; only windows that reach over an edge, or out of the rows that are being computed, check it.
@@ -12,6 +12,7 @@ every element whether that window chose it, and writes the result once, in vecto
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,8 +87,10 @@ def route(start, stop, geometry, dy, argmax, dx):
 
 #: Kernels of up to so many places have a table of them.
 LOOKED_UP = 4096
-#: Planes of up to so many elements, with their padding, are added up in scratch.
-SCRATCH = 1 << 12
+#: Planes of up to so many elements, with their padding, are added up in scratch; or volumes, more of which is edge.
+PLANE, VOLUME = 1 << 12, 1 << 14
+#: So many bytes of a plane are set to zero at once: less would wait for memory, more would not stay in cache.
+CLEARED = 1 << 19
 
 
 @inline
@@ -129,19 +132,31 @@ def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride, c
                 dx[into + i * (stride - 1) * channels + j + offsets[argmax[at + j]]] += dy[source + j]
 
 
+class Table(NamedTuple):
+    """Of every place of a window how far it is from the first one, as pointers."""
+
+    slices: Any
+    rows: Any
+    columns: Any
+
+
 @inline
-def add_at_edge(dy, argmax, source, at, first, last, rows_of, columns_of, h, w, channels, y, top, bottom, dx, into):
+def add_at_edge(dy, argmax, source, at, first, last, table, z, h, w, channels, front, y, top, bottom, dx, into):
     """The same, leaving out what is on padding or in rows other than those from top to bottom."""
     for i in range(last - 1, first - 1, -1):
         k = np.int64(argmax[at + i])
-        if h.places * w.places <= LOOKED_UP:
-            row, column = rows_of[k], columns_of[k]
+        if z.places * h.places * w.places <= LOOKED_UP:
+            depth, row, column = table.slices[k], table.rows[k], table.columns[k]
         else:
-            row, column = k // w.places * h.dilation, k % w.places * w.dilation
+            depth, row = k // w.places // h.places * z.dilation, k // w.places % h.places * h.dilation
+            column = k % w.places * w.dilation
+        depth += front
         row += y
         column += i // channels * w.stride - w.before
-        if top <= row < bottom and 0 <= column < w.input:
-            dx[into + (row * w.input + column) * channels + i % channels] += dy[source + i]
+        if 0 <= depth < z.input and 0 <= row < h.input and 0 <= column < w.input:
+            row += depth * h.input
+            if top <= row < bottom:
+                dx[into + (row * w.input + column) * channels + i % channels] += dy[source + i]
 
 
 @cache
@@ -149,94 +164,122 @@ def scatter(of_pixels: bool) -> Kernel:
     """Return the kernel for arrays whose channels are first, or for those whose few channels are last."""
 
     def body(start, stop, geometry, dy, argmax, dx):
-        """Compute the rows of dx (N, C, H, W * channels) from start to stop, counted over its planes."""
-        h, w = axis(geometry, 1), axis(geometry, 2)
+        """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes."""
+        z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
         d = simd.tag(dy)
         lanes = simd.lanes(d)
         given = layout(dy)
         gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
         zero = simd.splat(d, 0)
-        reach = (h.places - 1) * h.dilation
+        # From the first place of a window to the last.
+        back, down, across = (z.places - 1) * z.dilation, (h.places - 1) * h.dilation, (w.places - 1) * w.dilation
         channels = dx.shape[3] // w.input if of_pixels else 1  # as a constant it spares a tenth
         line, out_line = w.input * channels, w.output * channels
-        outputs = h.output * out_line
+        rows, out_rows = z.input * h.input, z.output * h.output
+        outputs = out_rows * out_line
         # A plane with all that its windows cover, if that is small.
-        height = max(h.input + h.before, (h.output - 1) * h.stride + reach + 1)
-        width = max(w.input + w.before, (w.output - 1) * w.stride + (w.places - 1) * w.dilation + 1)
-        looked_up = h.places * w.places <= LOOKED_UP
-        alone = h.places <= h.stride and w.places <= w.stride and h.dilation == 1 and w.dilation == 1
-        padded = looked_up and height <= SCRATCH and width * channels <= SCRATCH // height
-        padded = padded and given.row_step == out_line
+        depth = max(z.input + z.before, (z.output - 1) * z.stride + back + 1)
+        height = max(h.input + h.before, (h.output - 1) * h.stride + down + 1)
+        width = max(w.input + w.before, (w.output - 1) * w.stride + across + 1)
+        taps = z.places * h.places * w.places
+        looked_up = taps <= LOOKED_UP
+        alone = z.places <= z.stride and h.places <= h.stride and w.places <= w.stride
+        alone = alone and z.dilation == h.dilation == w.dilation == 1
+        small = PLANE if z.input == 1 else VOLUME
+        padded = looked_up and given.row_step == out_line
+        padded = padded and depth <= small and height <= small // depth
+        padded = padded and width * channels <= small // (depth * height)
         # Otherwise, the columns of outputs whose windows are inside the input.
         inner = min(w.output, ceil_div(w.before, w.stride))
-        outer = max(inner, min(w.output, (w.input - 1 - (w.places - 1) * w.dilation + w.before) // w.stride + 1))
+        outer = max(inner, min(w.output, (w.input - 1 - across + w.before) // w.stride + 1))
         if not looked_up:
             inner, outer = w.output, w.output
 
-        tables = np.empty((3, h.places * w.places if looked_up else 0), np.int64)
-        rows_of, columns_of, offsets = simd.pointer(tables), simd.pointer(tables[1:]), simd.pointer(tables[2:])
-        if looked_up:
-            for i in range(h.places):
-                for j in range(w.places):
-                    k = i * w.places + j
-                    rows_of[k], columns_of[k] = i * h.dilation, j * w.dilation
-                    offsets[k] = (i * h.dilation * (width if padded else w.input) + j * w.dilation) * channels
+        tables = np.empty((4, taps if looked_up else 0), np.int64)
+        table = Table(simd.pointer(tables), simd.pointer(tables[1:]), simd.pointer(tables[2:]))
+        offsets = simd.pointer(tables[3:])
+        wide, high = (width, height) if padded else (w.input, h.input)
+        for k in range(taps if looked_up else 0):
+            table.slices[k] = k // w.places // h.places * z.dilation
+            table.rows[k] = k // w.places % h.places * h.dilation
+            table.columns[k] = k % w.places * w.dilation
+            offsets[k] = ((table.slices[k] * high + table.rows[k]) * wide + table.columns[k]) * channels
         starts_table = np.empty(outputs if padded else 0, np.int32)
-        exact = padded and height == h.input and width == w.input
-        sums_scratch = simd.scratch(d, height * width * channels + lanes if padded and not exact else 0)
+        size = depth * height * width * channels
+        exact = padded and depth == z.input and height == h.input and width == w.input
+        sums_scratch = simd.scratch(d, size + lanes if padded and not exact else 0)
         starts, sums = simd.pointer(starts_table), simd.pointer(sums_scratch)
         if padded:
-            for i in range(h.output):
+            for out in range(out_rows):
+                place = out // h.output * z.stride * height + out % h.output * h.stride
                 for j in range(w.output):
                     for channel in range(channels):
-                        place = (i * h.stride * width + j * w.stride) * channels
-                        starts[(i * w.output + j) * channels + channel] = place + channel
+                        starts[(out * w.output + j) * channels + channel] = (
+                            place * width + j * w.stride
+                        ) * channels + channel
+
+        # How many rows are set to zero at once, before they are added to.
+        cleared_rows = CLEARED // (line * dx.itemsize)
 
         # Planes backwards too, and what is written from their ends: memory is read and written in one direction.
         row = stop
         while row > start:
             # The rows of one plane that are ours, and the windows that touch them.
-            plane = (row - 1) // h.input
-            top, bottom = max(0, start - plane * h.input), row - plane * h.input
+            plane = (row - 1) // rows
+            top, bottom = max(0, start - plane * rows), row - plane * rows
             row -= bottom - top
-            into = plane * h.input * line
-            limit = into + bottom * line
+            into = plane * rows * line
             source, at = plane_offset(given, plane), plane * outputs
-            if exact and bottom - top == h.input:
-                clear(d, result, into, limit)
+            if exact and bottom - top == rows:
+                clear(d, result, into, into + rows * line)
                 add_plane(d, gradients, positions, source, at, outputs, starts, offsets, result, into, alone)
                 continue
             if padded and not exact:
-                for i in range(0, height * width * channels, lanes):
+                for i in range(0, size, lanes):
                     simd.store(sums, i, zero)
                 add_plane(d, gradients, positions, source, at, outputs, starts, offsets, sums, 0, alone)
-                for y in range(bottom - 1, top - 1, -1):
-                    for i in range((line - 1) // lanes * lanes, -1, -lanes):
-                        simd.rolled()
-                        v = simd.load(d, sums, ((y + h.before) * width + w.before) * channels + i)
-                        simd.store_before(result, into + y * line + i, v, into + (y + 1) * line)
+                for i in range((bottom - 1) // h.input, top // h.input - 1, -1):
+                    above = ((i + z.before) * height + h.before - i * h.input) * width + w.before
+                    for y in range(min(bottom, (i + 1) * h.input) - 1, max(top, i * h.input) - 1, -1):
+                        for j in range((line - 1) // lanes * lanes, -1, -lanes):
+                            simd.rolled()
+                            v = simd.load(d, sums, (above + y * width) * channels + j)
+                            simd.store_before(result, into + y * line + j, v, into + (y + 1) * line)
                 continue
-            clear(d, result, into + top * line, limit)
-            first = max(0, ceil_div(top + h.before - reach, h.stride))
-            last = min(h.output - 1, (bottom - 1 + h.before) // h.stride)
-            for out in range(last, first - 1, -1):
-                y = out * h.stride - h.before
-                left, right = inner * channels, outer * channels
-                if y < top or y + reach >= bottom:
-                    left, right = out_line, out_line
-                from_row, at_row = source + out * given.row_step, at + out * out_line
-                add_at_edge(
-                    gradients, positions, from_row, at_row, right, out_line, rows_of, columns_of, h, w, channels,
-                    y, top, bottom, result, into,
-                )  # fmt: skip
-                place = into + (y * w.input - w.before) * channels
-                add_inside(
-                    gradients, positions, from_row, at_row, left, right, offsets, result, place, w.stride, channels
-                )
-                add_at_edge(
-                    gradients, positions, from_row, at_row, 0, left, rows_of, columns_of, h, w, channels,
-                    y, top, bottom, result, into,
-                )  # fmt: skip
+            cleared = bottom
+            first = max(0, ceil_div(top // h.input + z.before - back, z.stride))
+            last = min(z.output - 1, ((bottom - 1) // h.input + z.before) // z.stride)
+            for out_slice in range(last, first - 1, -1):
+                front = out_slice * z.stride - z.before
+                # The first rows of the slices that windows begin and end in, as far as those are there.
+                begin, end = max(0, front) * h.input, min(z.input - 1, front + back) * h.input
+                whole = front >= 0 and front + back < z.input
+                for out_row in range(h.output - 1, -1, -1):
+                    y = out_row * h.stride - h.before
+                    highest, lowest = begin + max(0, y), end + min(h.input - 1, y + down)
+                    if lowest < top or highest >= bottom:
+                        continue
+                    if highest < cleared:
+                        behind, cleared = cleared, max(top, min(highest, cleared - cleared_rows))
+                        clear(d, result, into + cleared * line, into + behind * line)
+                    left, right = inner * channels, outer * channels
+                    if not whole or y < 0 or y + down >= h.input or highest < top or lowest >= bottom:
+                        left, right = out_line, out_line
+                    out = out_slice * h.output + out_row
+                    from_row, at_row = source + out * given.row_step, at + out * out_line
+                    add_at_edge(
+                        gradients, positions, from_row, at_row, right, out_line, table, z, h, w, channels,
+                        front, y, top, bottom, result, into,
+                    )  # fmt: skip
+                    place = into + ((front * h.input + y) * w.input - w.before) * channels
+                    add_inside(
+                        gradients, positions, from_row, at_row, left, right, offsets, result, place, w.stride, channels
+                    )
+                    add_at_edge(
+                        gradients, positions, from_row, at_row, 0, left, table, z, h, w, channels,
+                        front, y, top, bottom, result, into,
+                    )  # fmt: skip
+            clear(d, result, into + top * line, into + cleared * line)
         simd.keep((tables, starts_table, sums_scratch))
 
     body.__name__ = "scatter_pixels" if of_pixels else "scatter"
@@ -246,12 +289,13 @@ def scatter(of_pixels: bool) -> Kernel:
 @kernel()
 def find_invalid(start, stop, geometry, argmax, found):
     """Set found[0] if, in the rows from start to stop, an argmax is outside of its window."""
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(argmax)
     positions = simd.pointer(argmax)
     first, last = start * w.output, stop * w.output
-    if h.places * w.places - 1 < simd.highest(d):
-        most = simd.splat(d, h.places * w.places - 1)
+    taps = z.places * h.places * w.places
+    if taps - 1 < simd.highest(d):
+        most = simd.splat(d, taps - 1)
         worse = most > most
         for i in range(first, last, simd.lanes(d)):
             worse = worse | (simd.load_between(d, positions, i, 0, last - i) > most)
