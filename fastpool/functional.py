@@ -1059,7 +1059,7 @@ def _columns(x: Array) -> Array:
 
 def _sums(w: Window) -> Kernel:
     """Return the kernel that adds columns up."""
-    return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride) <= 4 else columns.accumulate
+    return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate
 
 
 def _contiguous(result: Array) -> Array:

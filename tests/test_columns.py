@@ -1,6 +1,8 @@
 import brute
+import numba
 import numpy as np
 import pytest
+import strategies
 from helpers import (
     DTYPES,
     FLOATS,
@@ -12,6 +14,11 @@ from helpers import (
     sentinel,
     surroundings,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastpool
+from fastpool import reference
 
 WINDOWS = [
     {"kernel_size": 1},
@@ -21,6 +28,18 @@ WINDOWS = [
     {"kernel_size": (3, 2), "stride": (1, 3), "padding": ((2, 0), (0, 1)), "dilation": (2, 1)},
     {"kernel_size": (2, 4), "stride": (2, 1), "padding": (0, 5), "dilation": (1, 2)},
     {"kernel_size": 3, "stride": 4, "dilation": (1, 2)},
+]
+#: Spatial shapes of one and three axes, and windows over them.
+OTHER_RANKS = [
+    ((37,), {"kernel_size": 2, "stride": 2}),
+    ((90,), {"kernel_size": 3, "padding": 1}),
+    ((41,), {"kernel_size": 4, "stride": 3, "padding": ((5, 0),), "dilation": 2}),
+    ((4, 6, 9), {"kernel_size": 2, "stride": 2}),
+    ((4, 5, 19), {"kernel_size": 3, "padding": 1}),
+    ((5, 4, 37), {"kernel_size": 3, "stride": 2, "padding": "same"}),
+    ((5, 4, 70), {"kernel_size": (2, 1, 3), "stride": (1, 2, 2), "padding": ((0, 1), (0, 0), (2, 0))}),
+    ((7, 5, 9), {"kernel_size": (3, 2, 2), "stride": (2, 1, 3), "padding": (4, 0, 2), "dilation": (3, 2, 3)}),
+    ((3, 2, 8), {"kernel_size": (1, 2, 3), "stride": (5, 1, 1)}),
 ]
 
 
@@ -139,6 +158,67 @@ def test_output_size(implementation, output_size, dilation):
     check_back(implementation, columns_of(shape, np.float32, **window), shape, **window)
 
 
+@pytest.mark.parametrize(("spatial", "window"), OTHER_RANKS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_other_ranks(implementation, dtype, spatial, window):
+    shape = (2, 3, *spatial)
+    for kind in ("random", "specials"):
+        x, cols = random_array(shape, dtype, kind=kind), columns_of(shape, dtype, kind=kind, **window)
+        same_bits(implementation.unfold(x, **window), brute.unfold(x, **window))
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = brute.col2im(cols, shape, **window)
+            same_bits(implementation.fold(brute.by_image(cols, shape, **window), spatial, **window), expected)
+
+
+@pytest.mark.parametrize(("spatial", "window"), OTHER_RANKS, ids=str)
+def test_fold_is_the_adjoint_of_unfold_in_other_ranks(implementation, spatial, window):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (2, 3, *spatial)).astype(float)
+    columns = implementation.unfold(x, **window)
+    g = rng.integers(-9, 9, columns.shape).astype(float)
+    assert np.vdot(columns, g) == np.vdot(x, implementation.fold(g, spatial, **window)) != 0
+
+
+@given(st.sampled_from([1, 3]), st.data(), st.sampled_from(FLOATS), strategies.input_layouts)
+@settings(max_examples=500)
+def test_other_ranks_agree(ndim, data, dtype, layout):
+    lengths = (strategies.SHORT,) * (ndim - 1) + (strategies.LENGTHS,)
+    spatial, window = data.draw(strategies.windows(kernels=5, lengths=lengths))
+    del window["ceil_mode"]
+    window["stride"] = 1 if window["stride"] is None else window["stride"]
+    few = st.integers(0, 3)
+    x = data.draw(strategies.arrays((data.draw(few), data.draw(few), *spatial), dtype))
+    columns = reference.unfold(x, **window)
+    same_bits(fastpool.unfold(laid_out(x, layout), **window), columns)
+    cols = data.draw(strategies.arrays(columns.shape, dtype))
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = reference.fold(cols, spatial, **window)
+    same_bits(fastpool.fold(laid_out(cols, layout), spatial, **window), expected)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((13, 19, 21), {"kernel_size": 3, "padding": 1}),
+        ((13, 21, 61), {"kernel_size": (3, 2, 3), "stride": (2, 3, 1), "padding": (1, 1, 0), "dilation": (2, 1, 1)}),
+        ((40001,), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ],
+    ids=str,
+)
+def test_threads_share_volumes(spatial, window):
+    # Volumes of more bytes than one thread is given, so that ranges of rows begin anywhere in one.
+    x = random_array((5, 23, *spatial), np.float32)
+    columns = reference.unfold(x, **window)
+    cols = random_array(columns.shape, np.float32)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
+    try:
+        same_bits(fastpool.unfold(x, **window), columns)
+        same_bits(fastpool.fold(cols, spatial, **window), reference.fold(cols, spatial, **window))
+    finally:
+        numba.set_num_threads(before)
+
+
 def test_windows_of_padding_are_zero(implementation):
     window = {"kernel_size": 2, "stride": 1, "padding": 2, "dilation": 4}
     check(implementation, np.ones((1, 1, 1, 1)), **window)
@@ -154,6 +234,20 @@ def test_columns_add_up_in_kernel_order(implementation):
     cols[[0, 1, 2, 3], [3, 2, 1, 0]] = [1e8, -1e8, 1, 1]
     assert implementation.col2im(cols, (1, 1, 3, 3), 2)[0, 0, 1, 1] == 2
     assert implementation.fold(cols, 3, 2)[0, 1, 1] == 2
+
+
+@pytest.mark.parametrize("depth", [3, 40])
+@pytest.mark.parametrize("width", [3, 40])
+def test_columns_of_volumes_add_up_in_kernel_order(implementation, depth, width):
+    # Of every element but those at the edges, the places ascend while the windows descend.
+    shape = (depth, 3, width)
+    terms = np.array([1, 1e8, -1e8, 1, 3, -1e8, 1e8, 5], np.float32)
+    cols = np.broadcast_to(terms[:, None], (8, np.prod([n - 1 for n in shape])))
+    expected = np.float32(0)
+    for term in terms:
+        expected += term
+    assert expected == 5 != terms.astype(float).sum()
+    assert (implementation.fold(cols, shape, 2)[0, 1:-1, 1:-1, 1:-1] == expected).all()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -249,3 +343,6 @@ def test_steps_longer_than_any_array(implementation):
     check(implementation, x, kernel_size=2, stride=2**60)
     check(implementation, x, kernel_size=1, dilation=2**60)
     check_back(implementation, random_array((4, 1), np.float32), x.shape, kernel_size=2, stride=2**60)
+    # Places that are far apart share no rows, however many windows they make of padding.
+    check(implementation, x, kernel_size=(2, 1), padding=((2**40, 0), (0, 0)), dilation=(2**40, 1))
+    check(implementation, x, kernel_size=2, stride=2**40, padding=((2**40 - 1, 2**40 - 1), (0, 0)), dilation=(2**40, 1))

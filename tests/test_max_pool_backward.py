@@ -1,6 +1,8 @@
 import brute
+import numba
 import numpy as np
 import pytest
+import strategies
 from helpers import (
     FLOATS,
     INPUT_LAYOUTS,
@@ -13,6 +15,11 @@ from helpers import (
     sentinel,
     surroundings,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastpool
+from fastpool import reference
 
 WINDOWS = [
     {"kernel_size": 2},
@@ -130,9 +137,9 @@ def test_layouts(implementation, layout, dtype):
     for window in WINDOWS[:4]:
         dy, argmax = case(shape, dtype, **window)
         expected = implementation.max_pool2d_backward(dy, argmax, shape, **window)
-        for given in ((laid_out(dy, layout), argmax), (dy, laid_out(argmax, layout))):
-            same_bits(implementation.max_pool2d_backward(*given, shape, **window), expected)
-            np.testing.assert_array_equal(given, (dy, argmax))
+        for pair in ((laid_out(dy, layout), argmax), (dy, laid_out(argmax, layout))):
+            same_bits(implementation.max_pool2d_backward(*pair, shape, **window), expected)
+            np.testing.assert_array_equal(pair, (dy, argmax))
 
 
 def test_steps_longer_than_any_array(implementation):
@@ -214,3 +221,114 @@ def test_an_argmax_on_padding_sends_nothing(implementation, window):
         implementation.max_pool2d_backward(dy, everywhere, shape, **window, out=out)
         same_bits(out, brute.max_pool2d_backward(dy, everywhere, shape, **window))
         assert surroundings(out) == around
+
+
+def backward(module, ndim, *args, **kwargs):
+    return getattr(module, f"max_pool{ndim}d_backward")(*args, **kwargs)
+
+
+#: Spatial shapes of one and three axes, and windows over them.
+OTHER_RANKS = [
+    ((37,), {"kernel_size": 2}),
+    ((5000,), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((41,), {"kernel_size": 4, "stride": 3, "padding": ((5, 0),), "dilation": 2, "ceil_mode": True}),
+    ((4, 6, 8), {"kernel_size": 2}),
+    ((4, 5, 19), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ((5, 4, 37), {"kernel_size": 3, "stride": 2, "padding": "same"}),
+    ((7, 6, 9), {"kernel_size": (3, 2, 2), "stride": (2, 1, 3), "padding": (4, 0, 1), "dilation": (3, 2, 1)}),
+    ((11, 40, 41), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((11, 40, 41), {"kernel_size": (2, 1, 3), "stride": (3, 2, 1), "padding": ((1, 0), (0, 0), (0, 2))}),
+    ((18, 17, 17), {"kernel_size": (17, 16, 16), "stride": 1, "padding": ((0, 3), (2, 0), (0, 0))}),
+]
+
+
+def anywhere(spatial, dtype, leading=(2, 3), trailing=(), data_format="channels_first", **window):
+    """A shape to pool, a gradient, and an argmax at any place of each window, on padding too."""
+    output, _ = brute.windows(spatial, **window)
+    taps = np.prod(brute.each(window["kernel_size"], len(spatial)))
+    dy = random_array((*leading, *output, *trailing), dtype)
+    argmax = np.random.default_rng(1).integers(0, taps, dy.shape).astype(np.min_scalar_type(taps - 1))
+    return (*leading, *spatial, *trailing), dy, argmax
+
+
+@pytest.mark.parametrize(("spatial", "window"), OTHER_RANKS, ids=str)
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
+def test_other_ranks(implementation, dtype, spatial, window):
+    shape, dy, argmax = anywhere(spatial, dtype, **window)
+    with np.errstate(over="ignore"):
+        expected = brute.max_pool_backward(len(spatial), dy, argmax, shape, **window)
+    same_bits(backward(implementation, len(spatial), dy, argmax, shape, **window), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+@pytest.mark.parametrize(("spatial", "window"), OTHER_RANKS[:-1], ids=str)
+def test_other_ranks_with_channels_last(implementation, spatial, window, channels):
+    window = {**window, "data_format": "channels_last"}
+    shape, dy, argmax = anywhere(spatial, np.float32, (2,), (channels,), **window)
+    expected = brute.max_pool_backward(len(spatial), dy, argmax, shape, **window)
+    same_bits(backward(implementation, len(spatial), dy, argmax, shape, **window), expected)
+
+
+@pytest.mark.parametrize(("spatial", "window"), OTHER_RANKS, ids=str)
+def test_an_argmax_outside_its_window_in_other_ranks(implementation, spatial, window):
+    shape, dy, argmax = anywhere(spatial, np.float32, **window)
+    argmax = argmax.astype(np.uint16)
+    argmax[1, 2, ..., -1] = np.prod(brute.each(window["kernel_size"], len(spatial)))
+    for positions in (argmax, argmax.astype(np.uint8)):
+        if (positions == argmax).all():
+            with pytest.raises(ValueError, match="argmax"):
+                backward(implementation, len(spatial), dy, positions, shape, **window)
+
+
+def test_gradients_of_volumes_add_up_in_kernel_order(implementation):
+    # All eight windows chose the element in the middle: in kernel order the last of them comes first.
+    dy = np.array([1, 1e8, -1e8, 1, 3, -1e8, 1e8, 5], np.float32)[::-1].reshape(2, 2, 2)
+    argmax = np.arange(8, dtype=np.uint8)[::-1].reshape(2, 2, 2)
+    for large in (3, 40):  # summed up in scratch, or in place
+        shape = (large, 3, 3 * large)
+        some, chosen = np.zeros([n - 1 for n in shape], np.float32), np.zeros([n - 1 for n in shape], np.uint8)
+        some[:2, :, :2], chosen[:2, :, :2] = dy, argmax
+        dx = implementation.max_pool3d_backward(some, chosen, shape, 2, 1)
+        assert dx[1, 1, 1] == 5 != dy.astype(float).sum()
+
+
+@given(st.sampled_from([1, 3]), st.data(), st.sampled_from(["f4", "f8", "i4"]), strategies.input_layouts)
+@settings(max_examples=500)
+def test_other_ranks_agree(ndim, data, dtype, layout):
+    lengths = (strategies.SHORT,) * (ndim - 1) + (strategies.LENGTHS,)
+    spatial, window = data.draw(strategies.windows(kernels=5, lengths=lengths))
+    trailing = data.draw(st.sampled_from([(), (1,), (3,), (16,)]))
+    if trailing:
+        window["data_format"] = "channels_last"
+    shape, dy, argmax = anywhere(spatial, dtype, data.draw(strategies.leading_axes), trailing, **window)
+    _, found = brute.windows(spatial, **{name: window[name] for name in window.keys() - {"data_format"}})
+    if not all(found):  # a window of nothing but padding, in either implementation
+        for module in (fastpool, reference):
+            with pytest.raises(ValueError, match="covers no element"):
+                backward(module, ndim, dy, argmax, shape, **window)
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = backward(reference, ndim, dy, argmax, shape, **window)
+    same_bits(backward(fastpool, ndim, laid_out(dy, layout), laid_out(argmax, layout), shape, **window), expected)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((13, 31, 40), {"kernel_size": 3, "stride": 1, "padding": 1}),
+        ((9, 9, 9), {"kernel_size": 2, "stride": 1, "padding": 1}),
+        ((15, 23, 70), {"kernel_size": (2, 3, 2), "stride": (1, 2, 2), "padding": (2, 0, 0), "dilation": (3, 1, 1)}),
+        ((23, 150, 150), {"kernel_size": 3, "stride": 2}),
+    ],
+    ids=str,
+)
+def test_threads_share_volumes(spatial, window):
+    # Volumes that are no multiple of what one thread is given, so that ranges of rows begin anywhere in one.
+    shape, dy, argmax = anywhere(spatial, np.float32, (1 + (5 << 18) // np.prod(spatial),), **window)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
+    try:
+        dx = fastpool.max_pool3d_backward(dy, argmax, shape, **window)
+    finally:
+        numba.set_num_threads(before)
+    same_bits(dx, reference.max_pool3d_backward(dy, argmax, shape, **window))

@@ -79,59 +79,69 @@ def deal(d, x, w, column, y, step, height, row_step, into, at, rows, limit):
 def unfold(start, stop, geometry, x, cols):
     """Fill the columns of the output rows from start to stop, counted over the planes of x.
 
-    x has the shape (A, B, H, W), cols (A, B, taps, OH * OW), contiguous along the last axis.
+    x has the shape (A, B, D * H, W), cols (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
     Where the rows of windows share rows of the input, each place across is dealt once, to a sheet in cache from
-    which the places down are runs, however short the rows are.
+    which the places down are runs, however short the rows are. A sheet is of one slice of the input.
     """
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(x)
     source, blocks = layout(x), layout(cols)
     image, result = simd.pointer(x), simd.pointer(cols)
     reach = (h.places - 1) * h.dilation
     extra = reach // h.stride
     phases = min(h.stride, reach + 1)
-    most = max(SHEET // (phases * w.output * x.itemsize) - extra, 4 * (extra + 1))
+    most = max(SHEET // (phases * w.output * x.itemsize) - extra, 4 * (min(extra, h.output) + 1))
     most = min(most, h.output)
     size = (most + extra) * w.output
     far = cols.size * cols.itemsize >= FAR
-    in_sheets = extra > 0
+    # A sheet is dealt all of its rows, without it every place down those of its windows.
+    in_sheets = phases < h.places and phases * (most + extra) < h.places * most
     sheet_scratch = simd.scratch(d, phases * size if in_sheets else 0)
     sheet = simd.pointer(sheet_scratch)
+    volume, slice_step = z.output * h.output, h.input * source.row_step
     row = start
     while row < stop:
-        plane, out = row // h.output, row % h.output
+        plane, out = row // volume, row % h.output
+        depth = row % volume // h.output * z.stride - z.before
         count = min(most, h.output - out, stop - row)
         plane_at = simd.offset(image, plane_offset(source, plane))
         y = out * h.stride - h.before
-        into = plane_offset(blocks, plane) + out * w.output
+        into = plane_offset(blocks, plane) + row % volume * w.output
         run = count * w.output
         row += count
-        ahead = plane_offset(source, row // h.output) + (row % h.output * h.stride - h.before) * source.row_step
-        share = ceil_div(count * h.stride * source.row_step, w.places) if far else 0
-        for k in range(w.places):
-            column = k * w.dilation - w.before
-            ask(d, image, ahead + k * share, share)
-            if in_sheets:
-                for phase in range(phases):
-                    deal(
-                        d, plane_at, w, column, y + phase, h.stride, h.input, source.row_step,
-                        sheet, phase * size, count + extra, (phase + 1) * size,
-                    )  # fmt: skip
-            for i in range(h.places):
-                at = into + (i * w.places + k) * blocks.row_step
-                down = i * h.dilation
-                if not in_sheets:
-                    deal(
-                        d, plane_at, w, column, y + down, h.stride, h.input, source.row_step,
-                        result, at, count, at + run,
-                    )  # fmt: skip
-                else:
-                    from_at = down % h.stride * size + down // h.stride * w.output
-                    if far:
-                        simd.stream(result, at, sheet, from_at, run)
+        ahead = plane_offset(source, row // volume) + (row % volume // h.output * z.stride - z.before) * slice_step
+        ahead += (row % h.output * h.stride - h.before) * source.row_step
+        share = ceil_div(count * min(h.stride, h.input) * source.row_step, w.places) if far else 0
+        for _ in range(z.places):
+            at_slice = simd.offset(plane_at, depth * slice_step)
+            height = h.input if 0 <= depth < z.input else 0
+            for k in range(w.places):
+                column = k * w.dilation - w.before
+                ask(d, image, ahead + k * share, share)
+                if in_sheets:
+                    for phase in range(phases):
+                        deal(
+                            d, at_slice, w, column, y + phase, h.stride, height, source.row_step,
+                            sheet, phase * size, count + extra, (phase + 1) * size,
+                        )  # fmt: skip
+                for i in range(h.places):
+                    at = into + (i * w.places + k) * blocks.row_step
+                    down = i * h.dilation
+                    if not in_sheets:
+                        deal(
+                            d, at_slice, w, column, y + down, h.stride, height, source.row_step,
+                            result, at, count, at + run,
+                        )  # fmt: skip
                     else:
-                        simd.copy(result, at, sheet, from_at, run)
+                        from_at = down % h.stride * size + down // h.stride * w.output
+                        if far:
+                            simd.stream(result, at, sheet, from_at, run)
+                        else:
+                            simd.copy(result, at, sheet, from_at, run)
+            into += h.places * w.places * blocks.row_step
+            ahead += z.dilation * slice_step
+            depth += z.dilation
     simd.keep((sheet_scratch,))
 
 
@@ -176,17 +186,36 @@ def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
             j += pitch
 
 
+@inline
+def meet(a, element, place_step, window_step, at, table, met):
+    """Append to the `met` entries of a table where in the columns, from `at` on, an element of an axis came to.
+
+    That is an entry for every window that has it, in the order of its places; return how many there are.
+    """
+    out, rest = (element + a.before) // a.stride, (element + a.before) % a.stride
+    for k in range(a.kernel):
+        if rest == 0 and 0 <= out < a.output:
+            table[met] = at + k * place_step + out * window_step
+            met += 1
+        rest -= a.dilation
+        if rest < 0:
+            steps = ceil_div(-rest, a.stride)
+            rest += steps * a.stride
+            out -= steps
+    return met
+
+
 @kernel()
 def accumulate_short(start, stop, geometry, cols, dx):
-    """Sum up the rows of dx (A, B, H, W) from start to stop, counted over its planes.
+    """Sum up the rows of dx (A, B, D * H, W) from start to stop, counted over its planes.
 
-    cols has the shape (A, B, taps, OH * OW), contiguous along the last axis.
+    cols has the shape (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
     This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by
     place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
     by side give to is side by side.
     """
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     item = cols.itemsize
@@ -202,24 +231,30 @@ def accumulate_short(start, stop, geometry, cols, dx):
     far = cols.size * item >= FAR
     # The places of the kernel that some window has on the input.
     above = max(0, ceil_div(h.before - (h.output - 1) * h.stride, h.dilation))
+    tall = max(0, h.kernel - above)
     left = max(0, ceil_div(w.before - (w.output - 1) * w.stride, w.dilation))
+    slice_step = h.places * w.places * blocks.row_step
+    slice_table = np.empty(z.kernel, np.int64)  # where the columns of a slice are, made anew for each
+    slice_at = simd.pointer(slice_table)
     row = start
     while row < stop:
-        plane, y = row // h.input, row % h.input
+        plane, y = row // (z.input * h.input), row % h.input
         first = y // h.stride
         bottom = min(h.input, (first + most) * h.stride, y + stop - row)
         last = ceil_div(bottom, h.stride)
         plane_at = plane_offset(blocks, plane)
         for i in range(0, h.stride * w.stride * size, lanes):
             simd.store(sums, i, zero)
-        for i in range(above, h.kernel):
+        slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
+        for r in range(slices * tall):  # one loop over both axes: two are slower, even where there is one slice
+            at_slice, i = slice_at[r // tall], above + r % tall
             down = i * h.dilation - h.before
             top, end = max(0, first - down // h.stride), min(h.output, last - down // h.stride)
             phase = down % h.stride * w.stride * size + (top + down // h.stride - first) * pitch
             for j in range(left, w.kernel):
                 across = j * w.dilation - w.before
                 shift = across // w.stride
-                at = plane_at + (i * w.places + j) * blocks.row_step + top * w.output
+                at = at_slice + (i * w.places + j) * blocks.row_step + top * w.output
                 if far:
                     ask(d, columns, at + blocks.row_step, (end - top) * w.output)
                 into = phase + across % w.stride * size
@@ -229,20 +264,20 @@ def accumulate_short(start, stop, geometry, cols, dx):
             line = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
             deal_out(d, line, size, w.stride, result, row * w.input, w.input, stop * w.input)
             row += 1
-    simd.keep((sums_scratch,))
+    simd.keep((sums_scratch, slice_table))
 
 
 @kernel()
 def accumulate(start, stop, geometry, cols, dx):
-    """Sum up the rows of dx (A, B, H, W) from start to stop, counted over its planes.
+    """Sum up the rows of dx (A, B, D * H, W) from start to stop, counted over its planes.
 
-    cols has the shape (A, B, taps, OH * OW), contiguous along the last axis.
+    cols has the shape (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
     This is "add every column where it came from" turned inside out, "add up, for every element, the columns that
     came from it": every element is written once. The elements of a row whose columns agree modulo the stride are
     neighbours in every column, so that they are vectors.
     """
-    h, w = axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     blocks = layout(cols)
@@ -264,42 +299,33 @@ def accumulate(start, stop, geometry, cols, dx):
                 tap_of[t], shift_of[t] = k, shift
                 end_of[t] = w.output - shift if places + shift > w.output else places + lanes
                 met[phase] += 1
-    # The same of a row, made anew for each.
-    row_tables = np.empty((2, h.kernel), np.int64)
-    row_tap, row_at = simd.pointer(row_tables), simd.pointer(row_tables[1])
+    # Where the columns of a slice are, and of a row, made anew for each.
+    slice_step, row_step = h.places * w.places * blocks.row_step, w.places * blocks.row_step
+    slice_table, row_table = np.empty(z.kernel, np.int64), np.empty(z.kernel * h.kernel, np.int64)
+    slice_at, row_at = simd.pointer(slice_table), simd.pointer(row_table)
     pitch = places + lanes
     sums_scratch = simd.scratch(d, pitch * w.stride)
     sums = simd.pointer(sums_scratch)
 
-    plane, y = start // h.input, start % h.input
-    plane_at = plane_offset(blocks, plane)
-    for row in range(start, stop):
-        out, rest = (y + h.before) // h.stride, (y + h.before) % h.stride
-        rows_met = 0
-        for k in range(h.kernel):
-            if rest == 0 and 0 <= out < h.output:
-                row_tap[rows_met] = k * w.places
-                row_at[rows_met] = out * w.output
-                rows_met += 1
-            rest -= h.dilation
-            if rest < 0:
-                steps = ceil_div(-rest, h.stride)
-                rest += steps * h.stride
-                out -= steps
-        for phase in range(w.stride):
-            for i in range(0, places, lanes):
-                total = simd.splat(d, 0)
-                for r in range(rows_met):
-                    for t in range(phase * w.kernel, phase * w.kernel + met[phase]):
-                        j = i + shift_of[t]
-                        at = plane_at + (row_tap[r] + tap_of[t]) * blocks.row_step + row_at[r] + j
-                        # A row's first and last lanes may be another's; past its result they do no harm.
-                        total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
-                simd.store(sums, phase * pitch + i, total)
-        deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
-        y += 1
-        if y == h.input:
-            y = 0
-            plane += 1
-            plane_at = plane_offset(blocks, plane)
-    simd.keep((tables, row_tables, sums_scratch))
+    row = start
+    while row < stop:
+        plane_at = plane_offset(blocks, row // (z.input * h.input))
+        slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
+        first = row % h.input
+        for y in range(first, min(h.input, first + stop - row)):
+            rows_met = 0
+            for i in range(slices):
+                rows_met = meet(h, y, row_step, w.output, slice_at[i], row_at, rows_met)
+            for phase in range(w.stride):
+                for i in range(0, places, lanes):
+                    total = simd.splat(d, 0)
+                    for r in range(rows_met):
+                        for t in range(phase * w.kernel, phase * w.kernel + met[phase]):
+                            j = i + shift_of[t]
+                            at = row_at[r] + tap_of[t] * blocks.row_step + j
+                            # A row's first and last lanes may be another's; past its result they do no harm.
+                            total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
+                    simd.store(sums, phase * pitch + i, total)
+            deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+            row += 1
+    simd.keep((tables, slice_table, row_table, sums_scratch))

@@ -1,6 +1,6 @@
 """Max pooling backward: every gradient goes to the element that its maximum came from.
 
-`scatter` sets a plane to zero and adds to it, while it is in cache, one gradient at a time. Going
+`scatter` sets a plane, or a volume, to zero and adds to it, while it is in cache, one gradient at a time. Going
 through the outputs backwards, an element gets its gradients in the order of the kernel's places, as the
 notebook's col2im adds them. A position of one byte is looked up for its distance from the place of its
 window; only windows that reach over an edge, or out of the rows that are being computed, check it.
@@ -87,8 +87,8 @@ def route(start, stop, geometry, dy, argmax, dx):
 
 #: Kernels of up to so many places have a table of them.
 LOOKED_UP = 4096
-#: Planes of up to so many elements, with their padding, are added up in scratch.
-SCRATCH = 1 << 12
+#: Planes of up to so many elements, with their padding, are added up in scratch; or volumes, more of which is edge.
+PLANE, VOLUME = 1 << 12, 1 << 14
 #: So many elements of a plane are added up in scratch, where halves are.
 BAND = 1 << 14
 #: So many bytes of a plane are set to zero at once: less would wait for memory, more would not stay in cache.
@@ -143,9 +143,7 @@ class Table(NamedTuple):
 
 
 @inline
-def add_at_edge(
-    dy, argmax, source, at, first, last, table, z, h, w, channels, front, y, top, bottom, dx, into
-):  # fmt: skip
+def add_at_edge(dy, argmax, source, at, first, last, table, z, h, w, channels, front, y, top, bottom, dx, into):
     """The same, leaving out what is on padding or in rows other than those from top to bottom."""
     for i in range(last - 1, first - 1, -1):
         k = np.int64(argmax[at + i])
@@ -189,8 +187,10 @@ def scatter(of_pixels: bool) -> Kernel:
         looked_up = taps <= LOOKED_UP
         alone = z.places <= z.stride and h.places <= h.stride and w.places <= w.stride
         alone = alone and z.dilation == h.dilation == w.dilation == 1
-        padded = looked_up and depth <= SCRATCH and height <= SCRATCH // depth
-        padded = padded and width * channels <= SCRATCH // (depth * height) and given.row_step == out_line
+        small = PLANE if z.input == 1 else VOLUME
+        padded = looked_up and given.row_step == out_line
+        padded = padded and depth <= small and height <= small // depth
+        padded = padded and width * channels <= small // (depth * height)
         # Otherwise, the columns of outputs whose windows are inside the input.
         inner = min(w.output, ceil_div(w.before, w.stride))
         outer = max(inner, min(w.output, (w.input - 1 - across + w.before) // w.stride + 1))
@@ -273,8 +273,7 @@ def scatter(of_pixels: bool) -> Kernel:
                     if lowest < top or highest >= bottom:
                         continue
                     if highest < cleared:
-                        behind = cleared
-                        cleared = max(top, min(highest, cleared - cleared_rows))
+                        behind, cleared = cleared, max(top, min(highest, cleared - cleared_rows))
                         clear(d, target, begins + cleared * line, begins + behind * line)
                     left, right = inner * channels, outer * channels
                     if not whole or y < 0 or y + down >= h.input or highest < top or lowest >= bottom:
