@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastpool.reuse import Results
 from fastpool.window import (
     LIMIT,
     AdaptiveWindow,
@@ -133,15 +134,15 @@ def same_shape(x: np.ndarray[Any, Any], name: str, expected: tuple[int, ...], wh
 
 
 def result(
-    out: np.ndarray[Any, Any] | None,
+    out: np.ndarray[Any, Any] | Results | None,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     *inputs: np.ndarray[Any, Any],
 ) -> np.ndarray[Any, Any]:
-    """`out`, checked, or a new array of this shape and dtype."""
-    if out is None:
+    """`out`, checked, or a new array of this shape and dtype: of a layer, from its `Results`."""
+    if out is None or isinstance(out, Results):
         try:
-            return np.empty(shape, dtype)
+            return np.empty(shape, dtype) if out is None else out.empty(shape, dtype)
         except ValueError:
             raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed") from None
     if not isinstance(out, np.ndarray):

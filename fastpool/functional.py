@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 from math import prod
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from fastpool import arguments
 from fastpool.kernels import (
+    adaptive,
     avg_pool,
     columns,
     lp_pool,
@@ -20,11 +21,21 @@ from fastpool.kernels import (
     max_pool_large,
     pixels,
     rows,
+    unpool,
 )
 from fastpool.kernels import indices as positions
 from fastpool.kernels.launch import Kernel
 from fastpool.ranks import ranks
-from fastpool.window import Padding, Sizes, Window, window
+from fastpool.window import (
+    AdaptiveWindow,
+    OutputSize,
+    Padding,
+    Sizes,
+    Window,
+    adaptive_window,
+    spatial_rank,
+    window,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -32,6 +43,8 @@ Array = np.ndarray[Any, Any]
 WIDE = 32
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
+#: So many elements may be one row of scratch.
+FLAT = 1 << 12
 #: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
 FEW = 16
 
@@ -905,6 +918,526 @@ array([[[0.6, 0.8]]])
 )
 
 
+def _adaptive_max_pool(
+    ndim: int,
+    x: ArrayLike,
+    output_size: OutputSize,
+    *,
+    return_indices: bool = False,
+    return_argmax: bool = False,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array | tuple[Array, Array]:
+    """Take the largest element of each of so many windows, which share the input out.
+
+    Along an axis of length L with O windows, window i goes from floor(i * L / O) to ceil((i + 1) * L / O), as in
+    PyTorch: they overlap by one element, or are of one size and side by side where O divides L.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., *spatial), or (..., *spatial, C) with channels last
+        Any number of planes, of any dtype that `max_poolNd` takes.
+    output_size : int or None, or one of these an axis
+        How many windows there are along an axis, which may be more than there are elements; None keeps the axis.
+    return_indices : bool
+        Also return where in its plane each maximum is.
+    return_argmax : bool
+        Also return where in its window each maximum is: what `adaptive_max_poolNd_backward` needs.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
+    out : ndarray, optional
+        Where to write y: of its shape and dtype, sharing no memory with x.
+
+    Returns
+    -------
+    y : ndarray, shape (..., *output) or (..., *output, C), of the dtype of x
+        As in `numpy.max`, NaN where a window has one.
+    indices : ndarray of int64, of the shape of y, if `return_indices`
+        The position in the plane, row-major over the spatial axes of x, of the first maximum, or of the first NaN.
+    argmax : ndarray, of the shape of y, if `return_argmax`
+        The same element's position in its window, row-major over the size of the largest window; the smallest of
+        uint8, uint16 and uint32 that holds every position.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, ndim, "x")
+    w = adaptive_window(spatial, output_size)
+    wanted = arguments.wants_positions(return_argmax, return_indices)
+    if _ordinary(w, trailing):
+        asked = {"return_argmax": return_argmax, "return_indices": return_indices}
+        return _max_pool(ndim, x, w.kernel_size, **asked, data_format=data_format, out=out)
+    shape = leading + w.output + trailing
+    y = arguments.result(out, shape, x.dtype, x)
+    written = _contiguous(y)
+    argmax = np.empty(shape, w.argmax_dtype) if wanted else None
+    over = _flattened(w, trailing)
+    planes = _planes(x.reshape(leading + over.input + trailing), over, trailing)
+    results = (_planes(written, w, trailing), None if argmax is None else _planes(argmax, w, trailing))
+    adaptive.adaptive_max_pool(prod(leading + w.output[:-1]), x.nbytes, over.geometry, planes, *results)
+    y = _finished(y, written)
+    if argmax is None:
+        return y
+    return y, argmax if return_argmax else _adaptive_indices(argmax, w, trailing)
+
+
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = ranks(
+    _adaptive_max_pool,
+    """
+>>> fastpool.adaptive_max_pool1d(np.array([1.0, 2.0, 5.0, 4.0]), 3, return_argmax=True)
+(array([2., 5., 5.]), array([1, 1, 0], dtype=uint8))
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
+>>> fastpool.adaptive_max_pool2d(x, (None, 2))
+array([[2., 5.],
+       [4., 3.]])
+""",
+    """
+>>> fastpool.adaptive_max_pool3d(np.arange(8.0).reshape(2, 2, 2), 1, return_indices=True)
+(array([[[7.]]]), array([[[7]]]))
+""",
+)
+
+
+def _adaptive_max_pool_backward(
+    ndim: int,
+    dy: ArrayLike,
+    argmax: ArrayLike,
+    input_shape: tuple[int, ...],
+    *,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Send every gradient to the element that its window's maximum came from.
+
+    Parameters
+    ----------
+    dy : array_like, shape (..., *output) or (..., *output, C)
+        The gradient of y: integers or floats.
+    argmax : array_like of integers, of the shape of dy
+        What `adaptive_max_poolNd` returned with `return_argmax`.
+    input_shape : tuple of int
+        The shape (..., *spatial) or (..., *spatial, C) of x.
+    data_format : {"channels_first", "channels_last"}
+        As it was given to `adaptive_max_poolNd`.
+    out : ndarray, optional
+        Where to write dx: of its shape and dtype, sharing no memory with dy and argmax.
+
+    Returns
+    -------
+    ndarray, shape `input_shape`, of the dtype of dy
+        Where windows overlap, gradients are added in the order of the windows; of float16 and bfloat16 the sum is
+        rounded once.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range; an argmax outside of its window.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    dy, shape, w = arguments.adaptive_gradient_arguments(dy, input_shape, ndim, data_format)
+    argmax = arguments.array(argmax, "argmax", arguments.INTEGERS)
+    arguments.same_shape(argmax, "argmax", dy.shape, "that of dy")
+    dx = arguments.result(out, shape, dy.dtype, dy, argmax)
+    trailing = shape[-1:] if data_format == "channels_last" else ()
+    if w.divides:
+        side_by_side = window(w.input, w.kernel_size, None, 0, 1)
+        return scattered(dy, checked_argmax(argmax, side_by_side), side_by_side, dx, trailing)
+    indices = _adaptive_indices(argmax, w, trailing)
+    if not arguments.within(indices, prod(w.input)):
+        raise arguments.argmax_error(w)
+    if trailing:  # positions in planes of pixels, each of so many channels
+        indices = indices * trailing[0] + np.arange(trailing[0])
+    written = _contiguous(dx)
+    gradient, elements, target = (_planes(a, w, trailing) for a in (dy, indices, written))
+    adaptive.adaptive_max_pool_backward(prod(target.shape[:2]), dx.nbytes, w.geometry, gradient, elements, target)
+    return _finished(dx, written)
+
+
+adaptive_max_pool1d_backward, adaptive_max_pool2d_backward, adaptive_max_pool3d_backward = ranks(
+    _adaptive_max_pool_backward,
+    """
+>>> y, argmax = fastpool.adaptive_max_pool1d(np.array([1.0, 2.0, 5.0, 4.0]), 3, return_argmax=True)
+>>> fastpool.adaptive_max_pool1d_backward(np.array([0.5, 0.25, 1.0]), argmax, (4,))
+array([0.  , 0.5 , 1.25, 0.  ])
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
+>>> y, argmax = fastpool.adaptive_max_pool2d(x, (1, 2), return_argmax=True)
+>>> fastpool.adaptive_max_pool2d_backward(np.array([[0.5, 0.25]]), argmax, x.shape)
+array([[0.  , 0.  , 0.25],
+       [0.5 , 0.  , 0.  ]])
+""",
+    """
+>>> y, argmax = fastpool.adaptive_max_pool3d(np.arange(8.0).reshape(2, 2, 2), 1, return_argmax=True)
+>>> fastpool.adaptive_max_pool3d_backward(np.array([[[0.5]]]), argmax, (2, 2, 2))
+array([[[0. , 0. ],
+        [0. , 0. ]],
+<BLANKLINE>
+       [[0. , 0. ],
+        [0. , 0.5]]])
+""",
+)
+
+
+def _adaptive_avg_pool(
+    ndim: int,
+    x: ArrayLike,
+    output_size: OutputSize,
+    *,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Take the average of each of so many windows, which share the input out as those of `adaptive_max_poolNd`.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., *spatial), or (..., *spatial, C) with channels last
+        Any number of planes, of any dtype that `max_poolNd` takes.
+    output_size, data_format
+        As for `adaptive_max_poolNd`.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype, sharing no memory with x.
+
+    Returns
+    -------
+    ndarray, shape (..., *output) or (..., *output, C)
+        Floats are kept and summed in at least float32, everything else gives float64. Sums are as exact as those of
+        `avg_poolNd`.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    x = arguments.array(x, "x")
+    leading, spatial, trailing = arguments.split(x.shape, data_format, ndim, "x")
+    w = adaptive_window(spatial, output_size)
+    if _ordinary(w, trailing):
+        return _avg_pool(ndim, x, w.kernel_size, data_format=data_format, out=out)
+    y = arguments.result(out, leading + w.output + trailing, arguments.float_dtype(x), x)
+    w = _flattened(w, trailing)
+    sizes = [stops - starts for starts, stops in zip(w.starts, w.stops)]
+    _adaptive_sums(arguments.as_float(x), w, leading, sizes, y, trailing)
+    return y
+
+
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = ranks(
+    _adaptive_avg_pool,
+    """
+>>> fastpool.adaptive_avg_pool1d(np.array([1.0, 2.0, 6.0, 4.0]), 3)
+array([1.5, 4. , 5. ])
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 6.0], [4.0, 3.0, 0.0]])
+>>> fastpool.adaptive_avg_pool2d(x, (1, 2))
+array([[2.5 , 2.75]])
+""",
+    """
+>>> fastpool.adaptive_avg_pool3d(np.arange(8.0).reshape(2, 2, 2), (None, 2, 1))
+array([[[0.5],
+        [2.5]],
+<BLANKLINE>
+       [[4.5],
+        [6.5]]])
+""",
+)
+
+
+def _adaptive_avg_pool_backward(
+    ndim: int,
+    dy: ArrayLike,
+    input_shape: tuple[int, ...],
+    *,
+    data_format: str = "channels_first",
+    out: Array | None = None,
+) -> Array:
+    """Share every gradient out among the elements of its window.
+
+    Parameters
+    ----------
+    dy : array_like, shape (..., *output) or (..., *output, C)
+        The gradient of y: integers or floats.
+    input_shape : tuple of int
+        The shape (..., *spatial) or (..., *spatial, C) of x.
+    data_format : {"channels_first", "channels_last"}
+        As it was given to `adaptive_avg_poolNd`.
+    out : ndarray, optional
+        Where to write dx: of its shape and dtype, sharing no memory with dy.
+
+    Returns
+    -------
+    ndarray, shape `input_shape`
+        The sum, for every element, of what it has of the gradients of its windows. Floats are kept, everything else
+        gives float64.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    dy, shape, w = arguments.adaptive_gradient_arguments(dy, input_shape, ndim, data_format)
+    trailing = shape[-1:] if data_format == "channels_last" else ()
+    dx = arguments.result(out, shape, arguments.float_dtype(dy), dy)
+    share = arguments.wide(arguments.as_float(dy))
+    sizes = [stops - starts for starts, stops in zip(w.starts, w.stops)]
+    share = share / reduce(np.multiply.outer, sizes).astype(share.dtype).reshape(w.output + (1,) * len(trailing))
+    # Of an element's windows, again the windows of an adaptive pooling, it takes the sum.
+    meeting = _flattened(adaptive_window(w.output, w.input), trailing)
+    leading = shape[: len(shape) - len(trailing) - ndim]
+    _adaptive_sums(share, meeting, leading, [np.ones_like(starts) for starts in meeting.starts], dx, trailing)
+    return dx
+
+
+adaptive_avg_pool1d_backward, adaptive_avg_pool2d_backward, adaptive_avg_pool3d_backward = ranks(
+    _adaptive_avg_pool_backward,
+    """
+>>> fastpool.adaptive_avg_pool1d_backward(np.array([4.0, 8.0]), (3,))
+array([2., 6., 4.])
+""",
+    """
+>>> fastpool.adaptive_avg_pool2d_backward(np.array([[4.0, 8.0]]), (2, 3))
+array([[1., 3., 2.],
+       [1., 3., 2.]])
+""",
+    """
+>>> fastpool.adaptive_avg_pool3d_backward(np.array([[[4.0], [8.0]]]), (1, 2, 2))
+array([[[2., 2.],
+        [4., 4.]]])
+""",
+)
+
+
+def global_max_pool(x: ArrayLike, spatial_ndim: int = 2, *, data_format: str = "channels_first") -> Array:
+    """Take the largest element of every plane.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., *spatial), or (..., *spatial, C) with channels last
+        Any number of planes, of any dtype that `max_pool2d` takes.
+    spatial_ndim : int
+        How many spatial axes there are: 1, 2 or 3.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
+
+    Returns
+    -------
+    ndarray, of the dtype of x
+        x with spatial axes of length 1.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> fastpool.global_max_pool(np.arange(12.0).reshape(3, 2, 2)).reshape(-1)
+    array([ 3.,  7., 11.])
+    >>> fastpool.global_max_pool(np.arange(12.0).reshape(3, 2, 2), 3)
+    array([[[11.]]])
+    """
+    y = _adaptive_max_pool(spatial_rank(spatial_ndim, "spatial_ndim"), x, 1, data_format=data_format)
+    assert isinstance(y, np.ndarray)
+    return y
+
+
+def global_avg_pool(x: ArrayLike, spatial_ndim: int = 2, *, data_format: str = "channels_first") -> Array:
+    """Take the average of every plane.
+
+    Parameters
+    ----------
+    x, spatial_ndim, data_format
+        As for `global_max_pool`.
+
+    Returns
+    -------
+    ndarray
+        The averages, with spatial axes of length 1. Floats are kept, everything else gives float64.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    >>> fastpool.global_avg_pool(np.arange(12.0).reshape(3, 2, 2)).reshape(-1)
+    array([1.5, 5.5, 9.5])
+    """
+    return _adaptive_avg_pool(spatial_rank(spatial_ndim, "spatial_ndim"), x, 1, data_format=data_format)
+
+
+def _max_unpool(
+    ndim: int,
+    y: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = 0,
+    output_size: Sizes | None = None,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Put every maximum back where it was, and 0 elsewhere.
+
+    Parameters
+    ----------
+    y : array_like, shape (..., *pooled)
+        Any number of planes, of any dtype that `max_poolNd` takes.
+    indices : array_like of integers, of the shape of y
+        Where each value goes: what `max_poolNd` returned with `return_indices`.
+    kernel_size, stride, padding
+        As they were given to `max_poolNd`; padding in numbers, or "valid".
+    output_size : int or sequence of int, optional
+        The size of each spatial axis of the result, or its whole shape: less than a stride from the smallest that
+        kernel_size, stride and padding pool to y, which is the default.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype, sharing no memory with y and indices.
+
+    Returns
+    -------
+    ndarray, shape (..., *spatial), of the dtype of y
+        Of several values with the same index the last one stays.
+
+    Raises
+    ------
+    TypeError
+        A dtype or a parameter of the wrong type.
+    ValueError
+        A shape or a parameter out of range; an index outside of its plane.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastpool
+    """
+    y, indices, shape = arguments.unpool_arguments(y, indices, ndim, kernel_size, stride, padding, output_size)
+    x = arguments.result(out, shape, y.dtype, y, indices)
+    planes, spatial = prod(shape[:-ndim]), shape[-ndim:]
+    if not arguments.within(indices, prod(spatial)):
+        raise arguments.indices_error(spatial)
+    written = _contiguous(x)
+    bits = f"u{y.itemsize}"  # to move them they need not be read
+    values, places, target = (
+        np.ascontiguousarray(a).view(dtype).reshape(1, planes, 1, -1 if a.size else 0)
+        for a, dtype in ((y, bits), (indices.astype(np.int64, copy=False), np.int64), (written, bits))
+    )
+    unpool.max_unpool(planes, x.nbytes, _NO_GEOMETRY, values, places, target)
+    return _finished(x, written)
+
+
+#: What a kernel gets that has no windows.
+_NO_GEOMETRY = np.empty((0, 7), np.int64)
+
+max_unpool1d, max_unpool2d, max_unpool3d = ranks(
+    _max_unpool,
+    """
+>>> y, indices = fastpool.max_pool1d(np.array([1.0, 2.0, 5.0, 4.0]), 2, return_indices=True)
+>>> fastpool.max_unpool1d(y, indices, 2)
+array([0., 2., 5., 0.])
+""",
+    """
+>>> x = np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 0.0]])
+>>> y, indices = fastpool.max_pool2d(x, 2, return_indices=True)
+>>> fastpool.max_unpool2d(y, indices, 2, output_size=x.shape)
+array([[0., 0., 0.],
+       [4., 0., 0.]])
+""",
+    """
+>>> fastpool.max_unpool3d(np.array([[[5.0]]]), np.array([[[6]]]), 2)
+array([[[0., 0.],
+        [0., 0.]],
+<BLANKLINE>
+       [[0., 0.],
+        [5., 0.]]])
+""",
+)
+
+
+def _ordinary(w: AdaptiveWindow, trailing: tuple[int, ...]) -> bool:
+    """Whether there is a kernel of ordinary pooling that is better at these windows."""
+    return w.divides and (_by_pixels(trailing) or w.kernel_size[-1] <= rows.WIDEST)
+
+
+def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:
+    """Return the same windows along one axis, which fills vectors, if they are all, or of all, of a small plane."""
+    size = prod(w.input), prod(w.output)
+    if trailing or min(size) > 1 or max(size) > FLAT:
+        return w
+    return adaptive_window(size[:1], size[1:])
+
+
+def _adaptive_indices(argmax: Array, w: AdaptiveWindow, trailing: tuple[int, ...]) -> Array:
+    """Return positions in windows as positions in planes of x, and as -1 what is outside of its window."""
+    if argmax.dtype.kind == "i" or argmax.itemsize == 8:
+        argmax = argmax.astype(np.int64)
+    indices = np.empty(argmax.shape, np.int64)
+    planes, written = _planes(argmax, w, trailing), _planes(indices, w, trailing)
+    adaptive.adaptive_indices(prod(written.shape[:3]), indices.nbytes, w.geometry, planes, written)
+    return indices
+
+
+def _adaptive_sums(
+    x: Array,
+    w: AdaptiveWindow,
+    leading: tuple[int, ...],
+    divisors: Sequence[Array],
+    result: Array,
+    trailing: tuple[int, ...],
+) -> None:
+    """Set `result` to the sums of the windows of x, divided by their divisors along each axis."""
+    written = _contiguous(result)
+    planes = _planes(x.reshape(leading + w.input + trailing), w, trailing)
+    target = _planes(written.reshape(leading + w.output + trailing), w, trailing)
+    *others, widths = divisors
+    dtype = arguments.wide(np.empty(0, x.dtype)).dtype
+    heights = reduce(np.multiply.outer, others, np.ones((), np.int64)).astype(dtype).reshape(1, 1, 1, -1)
+    widths = np.repeat(widths, prod(trailing)).astype(dtype).reshape(1, 1, 1, -1)
+    count = prod(target.shape[:3])
+    adaptive.adaptive_avg_pool(count, max(x.nbytes, result.nbytes), w.geometry, planes, heights, widths, target)
+    _finished(result, written)
+
+
 @lru_cache(maxsize=1024)
 def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Return what sums are divided by, as a number for each row of windows and one for each column, of four axes."""
@@ -1024,7 +1557,7 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
     return argmax
 
 
-def _planes(x: Array, w: Window, trailing: tuple[int, ...] = ()) -> Array:
+def _planes(x: Array, w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()) -> Array:
     """View x as (A, B, depth * height, width), as kernels take it; a copy where there is no such view.
 
     The axes are those of the window, before which there are others, and behind which the channels may be: these

@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastpool import arguments
+from fastpool.reuse import Reusing
 from fastpool.window import LIMIT, OutputSize, Padding, Sizes, adaptive_window, window
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(eq=False)
-class Layer:
+class Layer(Reusing):
     """What all layers share. A subclass of one kind, as `MaxPool`, sets `ndim` and `functions`.
+
+    Large results are written to the memory of earlier ones, where nobody has these any more.
 
     Attributes
     ----------
@@ -54,11 +57,14 @@ class Layer:
         """
         if not hasattr(self, "_kept"):
             raise RuntimeError(f"{type(self).__name__}.backward needs a forward first")
-        return self.functions[1](dy, *self._kept, **self._parameters())
+        return self.functions[1](dy, *self._kept, **self._parameters(), out=self._gradients)
 
     def _forward(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
         """Return y, and the arguments of the backward function between dy and the parameters."""
-        return self.functions[0](x, **self._parameters()), (x.shape,)
+        return self._pooled(x), (x.shape,)
+
+    def _pooled(self, x: Array, **others: Any) -> Any:
+        return self.functions[0](x, **self._parameters(), **others, out=self._outputs)
 
     def _parameters(self) -> dict[str, Any]:
         return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
@@ -66,7 +72,25 @@ class Layer:
 
 @dataclass(eq=False)
 class MaxPool(Layer):
-    """Max pooling; the parameters are those of `max_poolNd`. It keeps the argmax."""
+    """`max_poolNd` as a layer.
+
+    It keeps the argmax for backward.
+
+    Parameters
+    ----------
+    kernel_size : int or one int an axis
+        The size of the window.
+    stride : int or one int an axis, optional
+        Elements from one window to the next; by default `kernel_size`.
+    padding : int, one int or one (int, int) an axis, or str
+        Padding, which is never the largest, as `max_poolNd` takes it.
+    dilation : int or one int an axis
+        Elements from one place of the window to the next.
+    ceil_mode : bool
+        Also take windows that hang over the end, if they start before the padding there.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
+    """
 
     kernel_size: Sizes
     stride: Sizes | None = None
@@ -79,13 +103,35 @@ class MaxPool(Layer):
         _check_window(self)
 
     def _forward(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
-        y, argmax = self.functions[0](x, **self._parameters(), return_argmax=True)
+        y, argmax = self._pooled(x, return_argmax=True)
         return y, (argmax, x.shape)
 
 
 @dataclass(eq=False)
 class AvgPool(Layer):
-    """Average pooling; the parameters are those of `avg_poolNd`. It keeps the shape of x."""
+    """`avg_poolNd` as a layer.
+
+    It keeps the shape of x for backward.
+
+    Parameters
+    ----------
+    kernel_size : int or one int an axis
+        The size of the window.
+    stride : int or one int an axis, optional
+        Elements from one window to the next; by default `kernel_size`.
+    padding : int, one int or one (int, int) an axis, or str
+        Zeros around x, as `avg_poolNd` takes it.
+    dilation : int or one int an axis
+        Elements from one place of the window to the next.
+    ceil_mode : bool
+        Also take windows that hang over the end, if they start before the padding there.
+    count_include_pad : bool
+        Whether a sum is divided by how many places its window has on x and its padding, or on x alone.
+    divisor_override : int, optional
+        What to divide every sum by instead, at least 1.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
+    """
 
     kernel_size: Sizes
     stride: Sizes | None = None
@@ -103,9 +149,26 @@ class AvgPool(Layer):
 
 @dataclass(eq=False)
 class LPPool(Layer):
-    """Pooling to the norm of each window; the parameters are those of `lp_poolNd`.
+    """`lp_poolNd` as a layer.
 
-    It keeps x and y, and no copies: backward is wrong where one is written to after forward.
+    It keeps x and y for backward, and no copies: that is wrong where one is written to after forward.
+
+    Parameters
+    ----------
+    norm_type : float
+        The power, above 0 and finite: 1 sums magnitudes, 2 is the Euclidean norm.
+    kernel_size : int or one int an axis
+        The size of the window.
+    stride : int or one int an axis, optional
+        Elements from one window to the next; by default `kernel_size`.
+    padding : int, one int or one (int, int) an axis, or str
+        Zeros around x, as `lp_poolNd` takes it.
+    dilation : int or one int an axis
+        Elements from one place of the window to the next.
+    ceil_mode : bool
+        Also take windows that hang over the end, if they start before the padding there.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
     """
 
     norm_type: float
@@ -121,13 +184,23 @@ class LPPool(Layer):
         _check_window(self)
 
     def _forward(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
-        y = self.functions[0](x, **self._parameters())
+        y = self._pooled(x)
         return y, (x, y)
 
 
 @dataclass(eq=False)
 class AdaptiveAvgPool(Layer):
-    """Average pooling to a given size; the parameters are those of `adaptive_avg_poolNd`. It keeps the shape of x."""
+    """`adaptive_avg_poolNd` as a layer.
+
+    It keeps the shape of x for backward.
+
+    Parameters
+    ----------
+    output_size : int or None, or one of these an axis
+        How many windows there are along an axis; None keeps the axis.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
+    """
 
     output_size: OutputSize
     data_format: str = field(default="channels_first", kw_only=True)
@@ -137,7 +210,7 @@ class AdaptiveAvgPool(Layer):
         arguments.channels_last(self.data_format)
 
     def _forward(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
-        return self.functions[0](x, self.output_size, **self._parameters()), (x.shape,)
+        return self._pooled(x, output_size=self.output_size), (x.shape,)
 
     def _parameters(self) -> dict[str, Any]:
         return {"data_format": self.data_format}  # the output size is that of dy
@@ -145,10 +218,20 @@ class AdaptiveAvgPool(Layer):
 
 @dataclass(eq=False)
 class AdaptiveMaxPool(AdaptiveAvgPool):
-    """Max pooling to a given size; the parameters are those of `adaptive_max_poolNd`. It keeps the argmax."""
+    """`adaptive_max_poolNd` as a layer.
+
+    It keeps the argmax for backward.
+
+    Parameters
+    ----------
+    output_size : int or None, or one of these an axis
+        How many windows there are along an axis; None keeps the axis.
+    data_format : {"channels_first", "channels_last"}
+        Whether the spatial axes of x are its last ones, or are followed by the channels.
+    """
 
     def _forward(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
-        y, argmax = self.functions[0](x, self.output_size, **self._parameters(), return_argmax=True)
+        y, argmax = self._pooled(x, output_size=self.output_size, return_argmax=True)
         return y, (argmax, x.shape)
 
 

@@ -172,6 +172,20 @@ class AdaptiveWindow(Places):
         """Where each window ends: one int64 array an axis."""
         return tuple(-(np.arange(1, o + 1, dtype=np.int64) * -n // o) for n, o in zip(self.input, self.output))
 
+    @cached_property
+    def divides(self) -> bool:
+        """Whether the windows are of one size and side by side, as those of an ordinary pooling."""
+        return all(n % o == 0 for n, o in zip(self.input, self.output))
+
+    @cached_property
+    def geometry(self) -> np.ndarray:
+        """What kernels read, as of a `Window`; the starts of windows follow from input and output."""
+        geometry = np.ones((3, 7), np.int64)
+        for axis, sizes_ in enumerate(zip(self.input, self.output, self.kernel_size, self.kernel_size)):
+            geometry[3 - len(self.input) + axis, :4] = sizes_
+        geometry.flags.writeable = False
+        return geometry
+
     @property
     def dilation(self) -> tuple[int, ...]:
         """No element is left out."""
