@@ -982,9 +982,12 @@ def _adaptive_max_pool(
     written = _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if wanted else None
     over = _flattened(w, trailing)
-    planes = _planes(x.reshape(leading + over.input + trailing), over, trailing)
-    results = (_planes(written, w, trailing), None if argmax is None else _planes(argmax, w, trailing))
-    adaptive.adaptive_max_pool(prod(leading + w.output[:-1]), x.nbytes, over.geometry, planes, *results)
+    given = _planes(x.reshape(leading + over.input + trailing), over, trailing)
+    results = [
+        None if a is None else _planes(a.reshape(leading + over.output + trailing), over, trailing)
+        for a in (written, argmax)
+    ]
+    adaptive.adaptive_max_pool(prod(leading + over.output[:-1]), x.nbytes, over.geometry, given, *results)
     y = _finished(y, written)
     if argmax is None:
         return y
@@ -1209,6 +1212,8 @@ def _adaptive_avg_pool_backward(
     """
     dy, shape, w = arguments.adaptive_gradient_arguments(dy, input_shape, ndim, data_format)
     trailing = shape[-1:] if data_format == "channels_last" else ()
+    if w.divides and _by_pixels(trailing):
+        return _avg_pool_backward(ndim, dy, shape, w.kernel_size, data_format=data_format, out=out)
     dx = arguments.result(out, shape, arguments.float_dtype(dy), dy)
     share = arguments.wide(arguments.as_float(dy))
     sizes = [stops - starts for starts, stops in zip(w.starts, w.stops)]
@@ -1395,8 +1400,8 @@ array([[[0., 0.],
 
 
 def _ordinary(w: AdaptiveWindow, trailing: tuple[int, ...]) -> bool:
-    """Whether there is a kernel of ordinary pooling that is better at these windows."""
-    return w.divides and (_by_pixels(trailing) or w.kernel_size[-1] <= rows.WIDEST)
+    """Whether the windows are those of an ordinary pooling, and so small that its kernels are faster."""
+    return w.divides and (w.taps <= 4 if _by_pixels(trailing) else w.kernel_size[-1] <= rows.WIDEST)
 
 
 def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:

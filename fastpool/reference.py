@@ -582,7 +582,7 @@ def indices_to_argmax(
     result = np.empty(indices.shape, w.argmax_dtype)
     if not arguments.within(indices, prod(w.input)):
         raise arguments.indices_error(w.input)
-    element = np.unravel_index(_spatial_last(indices.astype(np.intp), w, data_format), w.input)
+    element = _unraveled(_spatial_last(indices, w, data_format), w.input)
     place = []
     for at, start, kernel, dilation_ in zip(element, np.ix_(*w.starts), w.kernel_size, w.dilation):
         tap, between = np.divmod(at - start, dilation_)
@@ -650,11 +650,18 @@ def _pick(columns: Array, argmax: Array) -> Array:
     return picked
 
 
+def _unraveled(positions: Array, shape: tuple[int, ...]) -> list[Array]:
+    """Return `numpy.unravel_index`, which takes flat arrays only: a last axis of length 1 misleads it (numpy#31980)."""
+    flat = positions.astype(np.intp).reshape(-1)
+    return [axis.reshape(positions.shape) for axis in np.unravel_index(flat, shape)]
+
+
 def _indices(argmax: Array, w: Window | AdaptiveWindow) -> Array:
     """Positions within windows as positions in the plane of the input, int64."""
-    taps = np.unravel_index(argmax.astype(np.intp), w.kernel_size)
+    taps = _unraveled(argmax, w.kernel_size)
     place = [start + tap * dilation for start, tap, dilation in zip(np.ix_(*w.starts), taps, w.dilation)]
-    return np.ravel_multi_index(place, w.input).astype(np.int64)
+    indices: Array = np.ravel_multi_index(place, w.input).astype(np.int64)
+    return indices
 
 
 class Pooling:

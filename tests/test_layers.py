@@ -3,12 +3,13 @@
 import copy
 import inspect
 import pickle
+import threading
 
 import numpy as np
 import pytest
 from helpers import random_array, same_bits, same_values
 
-from fastpool import reference
+import fastpool
 
 #: Of every kind of layer its parameters.
 WINDOW = {"stride": 2, "padding": 1, "dilation": 1, "ceil_mode": True}
@@ -27,11 +28,6 @@ FUNCTIONS = {
     "AdaptiveAvgPool": "adaptive_avg_pool",
 }
 SHAPES = [(2, 1, 5, 6, 7), (0, 2, 3, 4, 5), (1, 3, 4, 4, 4), (1, 1, 9, 2, 5)]
-
-
-@pytest.fixture(params=[reference], ids=lambda module: module.__name__)
-def implementation(request):
-    return request.param
 
 
 @pytest.fixture(params=[(kind, ndim) for kind in KINDS for ndim in (1, 2, 3)], ids=lambda case: "{}{}d".format(*case))
@@ -88,11 +84,10 @@ def test_repr(implementation, case):
     assert repr(same_way) == repr(layer)
 
 
-@pytest.mark.parametrize(
-    "again",
-    [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))],
-    ids=["copy", "deepcopy", "pickle"],
-)
+AGAIN = [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
+
+
+@pytest.mark.parametrize("again", AGAIN, ids=["copy", "deepcopy", "pickle"])
 def test_copies(implementation, case, again):
     layer = make(implementation, case)
     assert repr(again(layer)) == repr(layer)
@@ -166,3 +161,98 @@ def test_what_its_constructor_refuses(implementation, case):
     if kind == "LPPool":
         with pytest.raises(ValueError, match="norm_type"):
             make(implementation, case, norm_type=np.inf)
+
+
+#: Large enough that results are written to again, in either data format.
+LARGE = (1, 9, 52, 50, 53)
+
+
+def passes(layer, seed):
+    """Go forward and backward through a layer; return its results, which nobody else has."""
+    y = layer.forward(random_array(LARGE, np.float32, seed))
+    return y, layer.backward(random_array(y.shape, np.float32, seed + 1))
+
+
+def large(case):
+    """Return a layer of large results."""
+    changes = {"output_size": 50} if case[0].startswith("Adaptive") else {"stride": 1}
+    return make(fastpool, case, **changes)
+
+
+def test_a_result_that_somebody_has_is_not_written_to_again(case):
+    layer, held, expected = large(case), [], []
+
+    def step(seed, keep):
+        held.extend(keep(result) for result in passes(layer, seed))
+        expected.extend(kept.copy() for kept in held[-2:])
+
+    def in_a_thread(seed):
+        thread = threading.Thread(target=step, args=(seed, lambda result: result))
+        thread.start()
+        thread.join()
+
+    step(0, lambda result: result)
+    step(1, lambda result: result[1:, ::2, 3:, ::-1])
+    in_a_thread(2)
+    step(3, lambda result: np.asarray(memoryview(result)))
+    step(4, lambda result: result.reshape(-1).view(np.int32))
+    for seed in range(5, 9):
+        passes(layer, seed)
+    for kept, copied in zip(held, expected):
+        same_bits(kept, copied)
+
+
+def test_a_large_result_that_nobody_has_is_written_to_again(case):
+    """A loop has the last results until it is given the next ones."""
+    layer, places = large(case), []
+    for seed in range(6):
+        results = passes(layer, seed)
+        places.append([result.ctypes.data for result in results])
+    for addresses in zip(*places):
+        assert len(set(addresses)) == 2
+        assert addresses[2:] == addresses[:-2]
+    same_bits(results[0], large(case).forward(random_array(LARGE, np.float32, 5)))
+    # Another shape or dtype needs other memory.
+    for x in (random_array(LARGE, np.float32)[:1], random_array(LARGE, np.float64)):
+        same_bits(layer.forward(x), large(case).forward(x))
+
+
+@pytest.mark.parametrize("again", AGAIN, ids=["copy", "deepcopy", "pickle"])
+def test_a_copy_has_results_of_its_own(case, again):
+    layer = large(case)
+    y, dx = passes(layer, 0)
+    dy, expected = random_array(y.shape, np.float32, 1), dx.copy()
+    del y, dx
+    other = again(layer)
+    for seed in range(1, 4):
+        passes(other, seed)
+    same_bits(layer.backward(dy), expected)  # of what the layer kept
+    layer = large(case)
+    passes(layer, 0)
+    other = again(layer)
+    for seed in range(1, 4):
+        passes(layer, seed)
+    same_bits(other.backward(dy), expected)
+
+
+def test_a_pickle_has_no_memory_for_results(case):
+    layer = large(case)
+    y, dx = passes(layer, 0)
+    kept = {"MaxPool": y.size, "AdaptiveMaxPool": y.size, "LPPool": dx.nbytes + y.nbytes}.get(case[0], 0)
+    assert kept <= len(pickle.dumps(layer)) <= kept + 1000
+
+
+def test_two_threads_have_results_of_their_own():
+    layer = fastpool.AvgPool2d(1)
+    xs = [random_array((8, 64, 50, 50), np.float32, seed) for seed in range(4)]
+    wrong = []
+
+    def work(x):
+        wrong.extend(turn for turn in range(30) if not np.array_equal(layer.forward(x), x))
+
+    threads = [threading.Thread(target=work, args=(x,)) for x in xs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

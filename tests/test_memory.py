@@ -33,8 +33,8 @@ def check(name, *arguments, **window):
         out = flush(np.zeros_like(expected), at_end)
         fast(*given, **window, out=out)
         assert np.allclose(out, expected, rtol=1e-5, atol=0) if 'avg' in name else np.array_equal(out, expected)
-        if name == 'max_pool2d':
-            positions = reference.max_pool2d(*arguments, **window, return_argmax=True)[1]
+        if name in ('max_pool2d', 'adaptive_max_pool2d'):
+            positions = getattr(reference, name)(*arguments, **window, return_argmax=True)[1]
             assert np.array_equal(fast(*given, **window, return_argmax=True)[1], positions)
         del given, out
     maps.clear()
@@ -57,6 +57,17 @@ for case in range(60):
     elif FUNCTIONS == "unfold":
         check("unfold", x, **window)
         check("fold", reference.unfold(x, **window), (height, width), **window)
+    elif FUNCTIONS == "adaptive":
+        form = {"data_format": "channels_last"} if case % 2 else {}
+        spatial = x.shape[1:3] if form else x.shape[2:]
+        size = tuple(int(rng.integers(1, n + 4)) if rng.random() < 0.8 else 1 for n in spatial)
+        y, argmax = reference.adaptive_max_pool2d(x, size, return_argmax=True, **form)
+        check("adaptive_max_pool2d", x, size, **form)
+        check("adaptive_max_pool2d_backward", y, argmax, x.shape, **form)
+        check("adaptive_avg_pool2d", x, size, **form)
+        check("adaptive_avg_pool2d_backward", y, x.shape, **form)
+        y, indices = reference.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
+        check("max_unpool2d", y, indices, 2, output_size=x.shape)
     else:
         window["ceil_mode"] = True
         if case % 2:
@@ -74,7 +85,7 @@ for case in range(60):
 
 
 @pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="needs mprotect")
-@pytest.mark.parametrize("functions", ["im2col", "unfold", "max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("functions", ["im2col", "unfold", "max_pool2d", "avg_pool2d", "adaptive"])
 @pytest.mark.parametrize("seed", range(3))
 def test_pages_that_must_not_be_touched(functions, seed):
     run(f"FUNCTIONS, SEED = {functions!r}, {seed}\n{SCRIPT}", timeout=180)

@@ -8,13 +8,14 @@ from helpers import FLOATS, and_magnitude, near, random_array, same_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastpool
 from fastpool import reference
 
 LENGTHS = {1: 20, 2: 9, 3: 6}
 KERNELS = {1: 6, 2: 4, 3: 3}
 
 
-@pytest.fixture(scope="module", params=[reference], ids=lambda module: module.__name__)
+@pytest.fixture(scope="module", params=[fastpool, reference], ids=lambda module: module.__name__)
 def implementation(request):
     return request.param
 

@@ -1,5 +1,6 @@
 """The notebook's layer beyond the notebook: ragged edges, shapes that are not square, dtypes, its state."""
 
+import copy
 import pickle
 import threading
 
@@ -93,8 +94,8 @@ def test_results_outlive_the_next_pass(implementation):
         passes.append((parts, [part.copy() for part in parts]))
         del y, dx
     for parts, copies in passes:
-        for part, copy in zip(parts, copies):
-            same_bits(part, copy)
+        for part, copied in zip(parts, copies):
+            same_bits(part, copied)
 
 
 def test_one_layer_takes_any_shape(implementation):
@@ -121,10 +122,10 @@ def test_a_layer_is_picklable(implementation):
     layer = implementation.Pooling((2, 3))
     assert repr(layer) == repr(pickle.loads(pickle.dumps(layer))) == "Pooling((2, 3))"
     y = layer.forward(random_array((2, 3, 5, 7), np.float32))
-    copy = pickle.loads(pickle.dumps(layer))
-    same_bits(copy.y, y)
-    same_bits(copy.max_index, layer.max_index)
-    same_bits(copy.backward(y), layer.backward(y))
+    other = pickle.loads(pickle.dumps(layer))
+    same_bits(other.y, y)
+    same_bits(other.max_index, layer.max_index)
+    same_bits(other.backward(y), layer.backward(y))
 
 
 def test_a_result_that_somebody_has_is_not_written_to_again():
@@ -149,8 +150,8 @@ def test_a_result_that_somebody_has_is_not_written_to_again():
     step(4, lambda result: result.reshape(-1).view(np.int32))
     for seed in range(5, 9):
         layer.backward(layer.forward(random_array(shape, np.float32, seed)))
-    for kept, copy in zip(held, expected):
-        same_values(kept, copy)
+    for kept, copied in zip(held, expected):
+        same_values(kept, copied)
 
 
 def test_a_large_result_that_nobody_has_is_written_to_again():
@@ -163,3 +164,25 @@ def test_a_large_result_that_nobody_has_is_written_to_again():
     # Another shape or dtype needs other memory.
     for other in (x[:, :4], x.astype(np.float64)):
         same_bits(layer.forward(other), fastpool.max_pool2d(other, 2))
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_a_copy_has_results_of_its_own(again):
+    layer, shape = fastpool.Pooling(2), (2, 8, 600, 602)
+    layer.backward(layer.forward(random_array(shape, np.float32)))
+    other = again(layer)
+    expected = other.y.copy(), other.dx.copy()
+    for seed in range(1, 4):
+        layer.backward(layer.forward(random_array(shape, np.float32, seed)))
+    for result, copied in zip((other.y, other.dx), expected):
+        same_bits(result, copied)
+
+
+def test_a_loop_that_has_the_last_results_writes_to_the_ones_before():
+    layer, places = fastpool.Pooling(2), []
+    for seed in range(6):
+        y = layer.forward(random_array((2, 8, 600, 602), np.float32, seed))
+        dx = layer.backward(y)
+        places.append((y.ctypes.data, dx.ctypes.data))
+    assert places[2:] == places[:-2]
+    assert all(len(set(addresses)) == 2 for addresses in zip(*places))

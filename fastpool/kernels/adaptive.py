@@ -272,7 +272,7 @@ def adaptive_avg_pool(start, stop, geometry, x, heights, widths, y):
             i = 0
             while i < w.output:
                 first, last = firsts[i], lasts[i]
-                if channels > 1:
+                if channels != 1:
                     for into in range(i * channels, (i + 1) * channels, lanes):
                         total = simd.splat(d, 0)
                         for at in range(into + (first - i) * channels, into + (last - i) * channels, channels):
