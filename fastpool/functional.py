@@ -983,8 +983,9 @@ def _adaptive_max_pool(
     argmax = np.empty(shape, w.argmax_dtype) if wanted else None
     over = _flattened(w, trailing)
     planes = _planes(x.reshape(leading + over.input + trailing), over, trailing)
-    results = (_planes(written, w, trailing), None if argmax is None else _planes(argmax, w, trailing))
-    adaptive.adaptive_max_pool(prod(leading + w.output[:-1]), x.nbytes, over.geometry, planes, *results)
+    flat = leading + over.output + trailing
+    results = (None if a is None else _planes(a.reshape(flat), over, trailing) for a in (written, argmax))
+    adaptive.adaptive_max_pool(prod(leading + over.output[:-1]), x.nbytes, over.geometry, planes, *results)
     y = _finished(y, written)
     if argmax is None:
         return y

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import random_array, same_bits, same_values
 
+import fastpool
 from fastpool import reference
 
 #: Of every kind of layer its parameters.
@@ -29,7 +30,7 @@ FUNCTIONS = {
 SHAPES = [(2, 1, 5, 6, 7), (0, 2, 3, 4, 5), (1, 3, 4, 4, 4), (1, 1, 9, 2, 5)]
 
 
-@pytest.fixture(params=[reference], ids=lambda module: module.__name__)
+@pytest.fixture(params=[reference, fastpool], ids=lambda module: module.__name__)
 def implementation(request):
     return request.param
 
