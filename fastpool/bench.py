@@ -101,6 +101,7 @@ def task(operation: str, case: Case, dtype: np.dtype[Any]) -> tuple[Task, int]:
     n, c, *_ = case.shape
     pooled = (n, c, *w.output)
     unfolded = (n, c * w.taps, prod(w.output))
+    columns = (c * w.taps, n * prod(w.output))
     rng = np.random.default_rng(0)
 
     def numbers(shape: tuple[int, ...]) -> Array:
@@ -116,11 +117,13 @@ def task(operation: str, case: Case, dtype: np.dtype[Any]) -> tuple[Task, int]:
         case "backward":
             given = made(numbers(case.shape), dy=numbers(pooled))
             return given, read + prod(pooled) * dtype.itemsize + argmax
-        case "unfold":
-            return made(numbers(case.shape)), read + prod(unfolded) * dtype.itemsize
-        case "fold":
-            given = made(numbers(unfolded), image_size=case.shape[2:])
-            return given, read + prod(unfolded) * dtype.itemsize
+        case "avg-backward":
+            return made(numbers(case.shape), dy=numbers(pooled)), read + prod(pooled) * dtype.itemsize
+        case "unfold" | "im2col":
+            return made(numbers(case.shape)), read + prod(columns) * dtype.itemsize
+        case "fold" | "col2im" as kind:
+            given = made(numbers(unfolded if kind == "fold" else columns), image_size=case.shape[2:])
+            return given, read + prod(columns) * dtype.itemsize
         case _:
             return made(numbers(case.shape)), read + prod(pooled) * dtype.itemsize
 

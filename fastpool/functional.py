@@ -982,12 +982,10 @@ def _adaptive_max_pool(
     written = _contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if wanted else None
     over = _flattened(w, trailing)
-    given = _planes(x.reshape(leading + over.input + trailing), over, trailing)
-    results = [
-        None if a is None else _planes(a.reshape(leading + over.output + trailing), over, trailing)
-        for a in (written, argmax)
-    ]
-    adaptive.adaptive_max_pool(prod(leading + over.output[:-1]), x.nbytes, over.geometry, given, *results)
+    planes = _planes(x.reshape(leading + over.input + trailing), over, trailing)
+    flat = leading + over.output + trailing
+    results = (None if a is None else _planes(a.reshape(flat), over, trailing) for a in (written, argmax))
+    adaptive.adaptive_max_pool(prod(leading + over.output[:-1]), x.nbytes, over.geometry, planes, *results)
     y = _finished(y, written)
     if argmax is None:
         return y

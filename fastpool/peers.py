@@ -8,10 +8,11 @@ A library is imported when it is first asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import import_module
+from math import prod
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -34,8 +35,13 @@ OPERATIONS = {
     "forward-nhwc": "maxima and argmax, channels last",
     "backward-nhwc": "gradients of maxima, channels last",
     "avg": "averages",
+    "avg-backward": "gradients of averages",
+    "avg-nhwc": "averages, channels last",
+    "avg-backward-nhwc": "gradients of averages, channels last",
     "unfold": "windows as columns",
     "fold": "columns added back",
+    "im2col": "windows of all images as columns",
+    "col2im": "columns of all images added back",
 }
 
 
@@ -54,11 +60,12 @@ class Task:
     kernel_size, stride, padding : pair of int
         Of the windows, along height and width.
     x : array
-        The images, (N, C, H, W), or (N, H, W, C) if the operation's name ends in "-nhwc"; for "fold", the columns.
+        The images, (N, C, H, W), or (N, H, W, C) if the operation's name ends in "-nhwc"; the columns for "fold"
+        and "col2im".
     dy : array, optional
-        The gradient of the maxima, laid out as they are, for "backward".
+        The gradient of the maxima or averages, laid out as they are, for "backward" and "avg-backward".
     image_size : pair of int, optional
-        Height and width of what "fold" returns.
+        Height and width of what "fold" and "col2im" return.
     """
 
     operation: str
@@ -109,7 +116,8 @@ class Prepared:
     Attributes
     ----------
     call : callable
-        What is timed: computes the result, in the library's own form, and waits until it is there.
+        What is timed: computes the result, in the library's own form, and waits until it is there. It holds all that
+        it needs.
     numpy : callable
         Turns what `call` returned into what fastpool returns for the task.
     """
@@ -125,6 +133,8 @@ class Implementation(NamedTuple):
     ----------
     adapter : callable
         Makes a task ready.
+    operations : collection of str
+        Those of `OPERATIONS` that it has.
     modules : tuple of str
         What must be installed; empty for fastpool's own. The first one has the version.
     into_given : bool
@@ -132,6 +142,7 @@ class Implementation(NamedTuple):
     """
 
     adapter: Callable[[Task], Prepared]
+    operations: Collection[str] = frozenset(OPERATIONS)
     modules: tuple[str, ...] = ()
     into_given: bool = False
 
@@ -148,7 +159,10 @@ def prepare(name: str, task: Task) -> Prepared:
     Exception
         Whatever the library raises where it refuses the arguments.
     """
-    return IMPLEMENTATIONS[name].adapter(task)
+    implementation = IMPLEMENTATIONS[name]
+    if task.operation not in implementation.operations:
+        raise Unsupported(f"{name} has no {task.operation}")
+    return implementation.adapter(task)
 
 
 def compute(name: str, task: Task) -> Any:
@@ -205,13 +219,18 @@ def _of_module(module: ModuleType, into_given: bool, task: Task) -> Prepared:
             argmax = module.max_pool2d(task.x, **window, **layout, return_argmax=True)[1]
             call = partial(module.max_pool2d_backward, task.dy, argmax, task.x.shape, **window, **layout)
         case "avg":
-            call = partial(module.avg_pool2d, task.x, **window)
+            call = partial(module.avg_pool2d, task.x, **window, **layout)
+        case "avg-backward":
+            call = partial(module.avg_pool2d_backward, task.dy, task.x.shape, **window, **layout)
         case "unfold":
             call = partial(module.unfold, task.x, **window)
         case "fold":
             call = partial(module.fold, task.x, task.image_size, **window)
-        case _:
-            raise Unsupported
+        case "im2col":
+            call = partial(module.im2col, task.x, **window)
+        case "col2im":
+            (rows, columns), w = task.x.shape, task.window
+            call = partial(module.col2im, task.x, (columns // prod(w.output), rows // w.taps, *w.input), **window)
     if into_given:
         out = call()
         call = partial(call, out=out[0] if isinstance(out, tuple) else out)
@@ -241,7 +260,11 @@ def _of_torch(task: Task) -> Prepared:
                 lambda: backward(dy, x, k, s, p, (1, 1), False, indices), lambda dx: task.laid_out(dx.numpy())
             )
         case "avg":
-            return Prepared(lambda: functional.avg_pool2d(x, k, s, p), lambda y: y.numpy())
+            return Prepared(lambda: functional.avg_pool2d(x, k, s, p), lambda y: task.laid_out(y.numpy()))
+        case "avg-backward":
+            dy = task.channels_first(torch.from_numpy(task.dy))
+            backward = torch.ops.aten.avg_pool2d_backward
+            return Prepared(lambda: backward(dy, x, k, s, p, False, True, None), lambda dx: task.laid_out(dx.numpy()))
         case "unfold":
             return Prepared(lambda: functional.unfold(x, k, padding=p, stride=s), lambda columns: columns.numpy())
         case "fold":
@@ -254,10 +277,9 @@ def _of_onnxruntime(task: Task) -> Prepared:
     import onnx
     import onnxruntime
 
-    nodes = {"infer": ("MaxPool", {}), "forward": ("MaxPool", {}), "avg": ("AveragePool", {"count_include_pad": 1})}
-    if task.operation not in nodes:
-        raise Unsupported
-    kind, attributes = nodes[task.operation]
+    if task.kind == "avg" and task.x.dtype != np.float32:
+        raise Unsupported("it averages nothing but float32")
+    kind, attributes = ("AveragePool", {"count_include_pad": 1}) if task.kind == "avg" else ("MaxPool", {})
     shape = (*task.x.shape[:2], *task.window.output)
     results = {"y": np.zeros(shape, task.x.dtype)}
     if task.kind == "forward":
@@ -294,10 +316,8 @@ def _of_openvino(task: Task) -> Prepared:
     import openvino
     from openvino import opset8
 
-    if task.operation not in ("infer", "forward", "avg"):
-        raise Unsupported
-    if task.x.dtype != np.float32:  # its CPU device computes float64 in float32
-        raise Unsupported
+    if task.x.dtype != np.float32:
+        raise Unsupported("its CPU device computes float64 in float32")
     k, s, p = list(task.kernel_size), list(task.stride), list(task.padding)
     x = opset8.parameter(task.x.shape, np.float32)
     if task.kind == "avg":
@@ -318,15 +338,16 @@ def _of_openvino(task: Task) -> Prepared:
         y, *indices = (request.get_output_tensor(i).data.copy() for i in range(len(outputs)))
         return (y, task.argmax(indices[0])) if indices else y
 
-    return Prepared(request.infer, result)
+    def call(held: Array = task.x) -> None:  # whose memory the request shares
+        request.infer()
+
+    return Prepared(call, result)
 
 
 def _of_jax(task: Task) -> Prepared:
     import jax
     from jax import lax
 
-    if task.kind not in ("infer", "backward", "avg"):
-        raise Unsupported
     if task.x.dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError("computes in float32 unless JAX_ENABLE_X64=1 is set")
 
@@ -342,11 +363,12 @@ def _of_jax(task: Task) -> Prepared:
     def averages(x: Any) -> Any:
         return lax.reduce_window(x, 0.0, lax.add, kernel, strides, padding) / task.window.taps
 
-    def gradients(x: Any, dy: Any) -> Any:
-        return jax.vjp(maxima, x)[1](dy)[0]
+    pool = averages if task.kind.startswith("avg") else maxima
 
-    functions: dict[str, Callable[..., Any]] = {"infer": maxima, "backward": gradients, "avg": averages}
-    compiled = jax.jit(functions[task.kind])
+    def gradients(x: Any, dy: Any) -> Any:
+        return jax.vjp(pool, x)[1](dy)[0]
+
+    compiled = jax.jit(pool if task.dy is None else gradients)
     given = [jax.numpy.asarray(array) for array in (task.x, task.dy) if array is not None]
     return Prepared(lambda: compiled(*given).block_until_ready(), np.asarray)
 
@@ -355,21 +377,27 @@ def _of_skimage(task: Task) -> Prepared:
     from skimage.measure import block_reduce
 
     blocks = task.stride == task.kernel_size and not any(task.padding)
-    if task.kind not in ("infer", "avg") or not blocks or any(n % k for n, k in zip(task.window.input, task.stride)):
-        raise Unsupported  # what is left over at the end it fills up with zeros
+    if not blocks or any(n % k for n, k in zip(task.window.input, task.stride)):
+        raise Unsupported("it has only blocks, and fills up with zeros what is left over")
     size = (1, *task.kernel_size, 1) if task.channels_last else (1, 1, *task.kernel_size)
     return Prepared(partial(block_reduce, task.x, size, np.max if task.kind == "infer" else np.mean))
 
+
+#: What PyTorch has; inference engines; block_reduce; and JAX.
+_TENSORS = frozenset({*OPERATIONS} - {"im2col", "col2im"})
+_INFERENCE = frozenset({"infer", "forward", "avg"})
+_BLOCKS = frozenset({"infer", "infer-nhwc", "avg", "avg-nhwc"})
+_DIFFERENTIABLE = _BLOCKS | {"backward", "backward-nhwc", "avg-backward", "avg-backward-nhwc"}
 
 #: By the name to print. A peer is what needs a module.
 IMPLEMENTATIONS = {
     "fastpool": Implementation(partial(_of_module, fastpool, False)),
     "fastpool, out=": Implementation(partial(_of_module, fastpool, True), into_given=True),
     "reference": Implementation(partial(_of_module, reference, False)),
-    "PyTorch": Implementation(_of_torch, ("torch",)),
-    "ONNX Runtime": Implementation(_of_onnxruntime, ("onnxruntime", "onnx"), into_given=True),
-    "OpenVINO": Implementation(_of_openvino, ("openvino",), into_given=True),
-    "JAX": Implementation(_of_jax, ("jax",)),
-    "scikit-image": Implementation(_of_skimage, ("skimage",)),
+    "PyTorch": Implementation(_of_torch, _TENSORS, ("torch",)),
+    "ONNX Runtime": Implementation(_of_onnxruntime, _INFERENCE, ("onnxruntime", "onnx"), into_given=True),
+    "OpenVINO": Implementation(_of_openvino, _INFERENCE, ("openvino",), into_given=True),
+    "JAX": Implementation(_of_jax, _DIFFERENTIABLE, ("jax",)),
+    "scikit-image": Implementation(_of_skimage, _BLOCKS, ("skimage",)),
 }
 PEERS = [name for name, implementation in IMPLEMENTATIONS.items() if implementation.modules]

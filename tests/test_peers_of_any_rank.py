@@ -15,7 +15,7 @@ LENGTHS = {1: 20, 2: 9, 3: 6}
 KERNELS = {1: 6, 2: 4, 3: 3}
 
 
-@pytest.fixture(scope="module", params=[fastpool, reference], ids=lambda module: module.__name__)
+@pytest.fixture(scope="module", params=[reference, fastpool], ids=lambda module: module.__name__)
 def implementation(request):
     return request.param
 
@@ -45,7 +45,7 @@ def pools(draw, most=3, ranks=(1, 2, 3)):
     reach = (d * (k - 1) + 1 for k, d in zip(taps, spreads))
     spatial = tuple(max(n, r - 2 * p) for n, r, p in zip(spatial, reach, margins))
     leading = draw(st.sampled_from([(2,), (1, 3), (2, 1)]))
-    return ndim, (*leading, *spatial), window, draw(st.sampled_from(FLOATS))
+    return ndim, (*leading, *spatial), window, np.float32
 
 
 def distinct(shape, dtype):
@@ -77,7 +77,7 @@ def test_max_pool_of_torch(implementation, torch, case):
     ours, argmax = pool(x, **window, return_argmax=True)
     same_values(ours, y.detach().numpy())
     same_values(pool(x, **window, return_indices=True)[1], indices.numpy())
-    same_values(reference.argmax_to_indices(argmax, shape, **window, spatial_ndim=ndim), indices.numpy())
+    same_values(implementation.argmax_to_indices(argmax, shape, **window, spatial_ndim=ndim), indices.numpy())
     dy = integers(ours.shape, dtype)
     dx = of_rank(implementation, "max_poolNd_backward", ndim)(dy, argmax, shape, **window)
     same_values(dx, gradient(torch, y, dy, given))

@@ -1,1 +1,1 @@
-"""Time and memory of fastpool, beside its reference."""
+"""Time, bandwidth and memory of fastpool, beside its reference and other libraries."""

@@ -1,65 +1,19 @@
-"""im2col and unfold, col2im and fold."""
+"""Windows as columns, and columns added back."""
 
-from functools import partial
-
-from .common import Benchmark, case, cases, numbers, room
-
-SHAPES = cases("vgg-pool3", "resnet-stem", "inception", "lenet", "notebook")
+from .common import Timed
 
 
-class Im2col(Benchmark):
-    params = SHAPES
-
-    def setup(self, shape, implementation):
-        library, layer = case(shape, implementation)
-        self.call = partial(library.im2col, numbers(layer.input), **layer.window, out=room(layer.columns))
-        self.call()  # compiles
-
-    def time_im2col(self, *_):
-        self.call()
-
-    time_im2col.pretty_name = "im2col"
+class Unfold(Timed, operation="unfold", name="unfold", groups=["shape", "threads"]):
+    """The windows of each image as columns."""
 
 
-class Col2im(Benchmark):
-    params = SHAPES
-
-    def setup(self, shape, implementation):
-        library, layer = case(shape, implementation)
-        cols, out = numbers(layer.columns), room(layer.input)
-        self.call = partial(library.col2im, cols, layer.input, **layer.window, out=out)
-        self.call()  # compiles
-
-    def time_col2im(self, *_):
-        self.call()
-
-    time_col2im.pretty_name = "col2im"
+class Fold(Timed, operation="fold", name="fold", groups=["shape", "threads"]):
+    """The columns of each image, added back."""
 
 
-class Unfold(Benchmark):
-    params = SHAPES
-
-    def setup(self, shape, implementation):
-        library, layer = case(shape, implementation)
-        self.call = partial(library.unfold, numbers(layer.input), **layer.window, out=room(layer.unfolded))
-        self.call()  # compiles
-
-    def time_unfold(self, *_):
-        self.call()
-
-    time_unfold.pretty_name = "unfold"
+class Im2col(Timed, operation="im2col", name="im2col", groups=["shape"]):
+    """The windows of all images as columns, as in the notebook."""
 
 
-class Fold(Benchmark):
-    params = SHAPES
-
-    def setup(self, shape, implementation):
-        library, layer = case(shape, implementation)
-        cols, out = numbers(layer.unfolded), room(layer.input)
-        self.call = partial(library.fold, cols, layer.input[2:], **layer.window, out=out)
-        self.call()  # compiles
-
-    def time_fold(self, *_):
-        self.call()
-
-    time_fold.pretty_name = "fold"
+class Col2im(Timed, operation="col2im", name="col2im", groups=["shape"]):
+    """The columns of all images, added back."""

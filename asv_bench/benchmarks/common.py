@@ -1,106 +1,74 @@
-"""What benchmarks share: layers of real networks, both implementations, arrays to run them on."""
+"""What benchmarks share: their axes, and the call that each of their combinations makes."""
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
 
+import numba
 import numpy as np
 
-import fastpool
-from fastpool import reference
+from fastpool import bench, peers
 
-Array = np.ndarray[Any, Any]
+# JAX reads it when it is imported, which is later; without it, it computes float64 in float32.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
 
+#: Pooling layers of known networks, in `fastpool.bench.CASES`. Results are kept by name: another layer, another name.
+SHAPES = ["resnet-stem", "vgg-pool3", "inception", "notebook"]
 
-class Layer(NamedTuple):
-    """The input of a pooling layer and its window."""
-
-    input: tuple[int, int, int, int]
-    kernel_size: int
-    stride: int
-    padding: int = 0
-
-    @property
-    def window(self) -> dict[str, int]:
-        """The arguments that all functions take."""
-        return {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}
-
-    @property
-    def output(self) -> tuple[int, int, int, int]:
-        """The shape of what is pooled."""
-        n, c, *spatial = self.input
-        height, width = ((size + 2 * self.padding - self.kernel_size) // self.stride + 1 for size in spatial)
-        return n, c, height, width
-
-    @property
-    def unfolded(self) -> tuple[int, int, int]:
-        """The shape of what unfold returns."""
-        n, c, height, width = self.output
-        return n, c * self.kernel_size**2, height * width
-
-    @property
-    def columns(self) -> tuple[int, int]:
-        """The shape of what im2col returns."""
-        n, c, height, width = self.output
-        return c * self.kernel_size**2, n * height * width
-
-
-#: Results are kept by name: a layer of another shape needs another name.
-LAYERS = {
-    "vgg-pool1": Layer((8, 64, 224, 224), 2, 2),
-    "vgg-pool3": Layer((8, 256, 56, 56), 2, 2),
-    "vgg-pool5": Layer((8, 512, 14, 14), 2, 2),
-    "resnet-stem": Layer((8, 64, 112, 112), 3, 2, 1),
-    "alexnet-1": Layer((8, 64, 55, 55), 3, 2),
-    "inception": Layer((8, 192, 28, 28), 3, 1, 1),
-    "yolo-spp5": Layer((8, 512, 20, 20), 5, 1, 2),
-    "lenet": Layer((64, 6, 28, 28), 2, 2),
-    "notebook": Layer((2, 3, 4, 4), 2, 2),
+#: Along which axes an operation is timed: shapes, layouts, dtypes and threads. A page shows the first ones first.
+GROUPS: dict[str, list[list[Any]]] = {
+    "shape": [SHAPES, ["NCHW"], ["float32"], [1]],
+    "layout_and_dtype": [["vgg-pool3"], ["NCHW", "NHWC"], ["float32", "float64"], [1]],
+    "threads": [["resnet-stem"], ["NCHW"], ["float32"], [1, 2]],
 }
 
-IMPLEMENTATIONS = {"fastpool": fastpool, "reference": reference}
 
-#: The reference copies every window's elements: here that takes seconds a call.
-TOO_LARGE_FOR_REFERENCE = {"vgg-pool1"}
+def having(operation: str) -> list[str]:
+    """Return the implementations that have an operation; on a page its series come in this order."""
+    return [name for name, implementation in peers.IMPLEMENTATIONS.items() if operation in implementation.operations]
 
 
-class Benchmark:
-    """Every benchmark is one function, on layers of networks, in both implementations."""
+@cache
+def ready(
+    operation: str, implementation: str, shape: str, layout: str = "NCHW", dtype: str = "float32", threads: int = 1
+) -> tuple[Callable[[], object], int]:
+    """Return a call that has been made once, which compiled it, and how many bytes it must at least read and write.
 
-    param_names = ("shape", "implementation")
+    asv sets up before every sample, which the cache makes cheap, and takes NotImplementedError for "not here".
+    """
+    if threads > numba.config.NUMBA_NUM_THREADS:
+        raise NotImplementedError(f"there are no {threads} threads")
+    peers.set_threads(threads)
+    task, nbytes = bench.task(f"{operation}{'-nhwc' * (layout == 'NHWC')}", bench.CASES[shape], np.dtype(dtype))
+    try:
+        call = peers.prepare(implementation, task).call
+    except (peers.Unsupported, ImportError) as error:
+        raise NotImplementedError(str(error)) from error
+    call()
+    return call, nbytes
+
+
+class Timed:
+    """Time of an operation: a subclass names it, and some of `GROUPS`."""
+
+    param_names = ("implementation", "shape", "layout", "dtype", "threads")
     timeout = 120
-    #: A sample is one call, with a setup before it: many of the short ones, 5 or more of the long ones.
-    repeat = (5, 1000, 1.0)
+    #: A sample is one call: many of the short ones, 5 or more of the long ones.
+    repeat = (5, 1000, 0.5)
 
+    def __init_subclass__(cls, operation: str, name: str, groups: Iterable[str] = GROUPS) -> None:
+        cls.operation = operation
+        for group in groups:
 
-def cases(*shapes: str) -> list[list[str]]:
-    """Return the `params` of a benchmark: these shapes, each in both implementations."""
-    return [list(shapes), list(IMPLEMENTATIONS)]
+            def time(self: Timed, *_: Any) -> None:
+                self.call()
 
+            time.params = [having(operation), *GROUPS[group]]
+            time.pretty_name = f"{name}, by {group.replace('_', ' ')}"
+            setattr(cls, f"time_by_{group}", time)
 
-#: For benchmarks of a data format, too.
-FORMATS = ["channels_first", "channels_last"]
-
-
-def laid_out(shape: tuple[int, int, int, int], data_format: str) -> tuple[int, int, int, int]:
-    """Return the shape (N, C, H, W) in this format."""
-    n, c, h, w = shape
-    return shape if data_format == "channels_first" else (n, h, w, c)
-
-
-def case(shape: str, implementation: str) -> tuple[ModuleType, Layer]:
-    """Look up a case; NotImplementedError, by which asv skips it, if it is too large."""
-    if implementation == "reference" and shape in TOO_LARGE_FOR_REFERENCE:
-        raise NotImplementedError(f"{shape} is too large for the reference")
-    return IMPLEMENTATIONS[implementation], LAYERS[shape]
-
-
-def numbers(shape: tuple[int, ...]) -> Array:
-    """Return the same random numbers each time."""
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def room(shape: tuple[int, ...]) -> Array:
-    """Return an array to write to whose pages exist: np.empty and np.zeros leave them to the first write."""
-    return np.full(shape, np.nan, np.float32)
+    def setup(self, *case: Any) -> None:
+        self.call, _ = ready(self.operation, *case)

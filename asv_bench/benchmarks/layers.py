@@ -1,37 +1,42 @@
-"""The layers, which write to new arrays: their page faults are part of a training step."""
+"""The layer of a training step: it keeps what backward needs, and writes to its last results where it may."""
 
-from functools import partial
+from functools import cache
 
-from .common import Benchmark, case, cases, numbers
+import numpy as np
 
-#: Windows side by side, as Pooling has them.
-SHAPES = cases("vgg-pool3", "vgg-pool5", "lenet", "notebook")
+import fastpool
+from fastpool import reference
+from fastpool.bench import CASES
 
-
-class PoolingForward(Benchmark):
-    params = SHAPES
-
-    def setup(self, shape, implementation):
-        library, layer = case(shape, implementation)
-        self.call = partial(library.Pooling(layer.kernel_size).forward, numbers(layer.input))
-        self.call()  # compiles
-
-    def time_pooling_forward(self, *_):
-        self.call()
-
-    time_pooling_forward.pretty_name = "Pooling.forward"
+MODULES = {"fastpool": fastpool, "reference": reference}
 
 
-class PoolingBackward(Benchmark):
-    params = SHAPES
+@cache
+def layer(implementation, shape):
+    """Return a layer that has gone forward and backward once, its input and the gradient of its output."""
+    case = CASES[shape]
+    pooling = MODULES[implementation].Pooling(case.kernel_size)
+    x = np.random.default_rng(0).standard_normal(case.shape, np.float32)
+    dy = np.ones_like(pooling.forward(x))
+    pooling.backward(dy)
+    return pooling, x, dy
 
-    def setup(self, shape, implementation):
-        library, layer = case(shape, implementation)
-        pooling = library.Pooling(layer.kernel_size)
-        self.call = partial(pooling.backward, numbers(pooling.forward(numbers(layer.input)).shape))
-        self.call()  # compiles
 
-    def time_pooling_backward(self, *_):
-        self.call()
+class Pooling:
+    param_names = ("implementation", "shape")
+    #: Windows side by side, as the layer has them.
+    params = ([*MODULES], ["vgg-pool3", "vgg-pool5", "lenet", "notebook"])
+    timeout = 120
+    repeat = (5, 1000, 0.5)
 
-    time_pooling_backward.pretty_name = "Pooling.backward"
+    def setup(self, *case):
+        self.layer, self.x, self.dy = layer(*case)
+
+    def time_forward(self, *_):
+        self.layer.forward(self.x)
+
+    def time_backward(self, *_):
+        self.layer.backward(self.dy)
+
+    time_forward.pretty_name = "Pooling.forward"
+    time_backward.pretty_name = "Pooling.backward"
