@@ -86,6 +86,15 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def verify(arguments: argparse.Namespace) -> int:
+    """Compare fastpool, or another library, with the reference."""
+    if not installed("verify", "hypothesis", "rich"):
+        return 2
+    from fastpool.verify import main
+
+    return main(arguments.implementation, arguments.cases, arguments.seed, arguments.dtype, arguments.json)
+
+
 def warmup(arguments: argparse.Namespace) -> int:
     """Fill the cache of compiled kernels."""
     from fastpool.kernels.cache import cache_directory
@@ -187,6 +196,36 @@ def parser() -> argparse.ArgumentParser:
         "--html", type=file_to_write(".html"), metavar="FILE", help="also write a page with the tables and the picture"
     )
     command.set_defaults(run=bench, error=command.error)
+
+    command = commands.add_parser(
+        "verify",
+        help="check that fastpool, or another library, gives what its NumPy reference gives",
+        description="Draw calls of every function and layer at random, with ties, NaN, infinities and every memory "
+        "layout, and compare the results with those of the NumPy reference; exit code 1 if something differs. The "
+        "report has code that reproduces the smallest such call. fastpool must agree to the bit, but for averages and "
+        "norms; another library may sum up in another order, and its known differences are named.",
+    )
+    command.add_argument(
+        "implementation",
+        nargs="?",
+        choices=("fastpool", "torch", "onnxruntime", "jax", "skimage"),
+        default="fastpool",
+        help="what to compare (%(default)s)",
+    )
+    command.add_argument(
+        "--cases", type=at_least(1), default=100, metavar="N", help="calls of each function (%(default)s)"
+    )
+    command.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the calls (%(default)s)")
+    command.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=DTYPES,
+        default=["float32", "float64", "uint8"],
+        metavar="DTYPE",
+        help="of these dtypes (float32 float64 uint8)",
+    )
+    command.add_argument("--json", type=file_to_write(".json"), metavar="FILE", help="also write the report as JSON")
+    command.set_defaults(run=verify)
 
     command = commands.add_parser(
         "warmup",

@@ -1,6 +1,8 @@
-"""What the tests share: dtypes, memory layouts, and what it means to be the same."""
+"""What the tests share: dtypes, and what it means to be the same."""
 
 import numpy as np
+
+from fastpool.testing.arrays import LAYOUTS
 
 FLOATS = [np.float32, np.float64]
 INTEGERS = [f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8)]
@@ -56,94 +58,6 @@ def terms(dtype, kernel_size):
     *others, columns = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
     rows = int(np.prod(others))
     return rows + columns + (rows * columns if dtype == np.float64 else 0)
-
-
-def specials(dtype):
-    """The values of a dtype that arithmetic and comparisons go wrong on."""
-    dtype = np.dtype(dtype)
-    if dtype.kind == "V":  # bfloat16
-        return np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, 1, -3.39e38, 3.39e38, 1e-40, -1.2e-38], dtype)
-    if dtype.kind == "f":
-        info = np.finfo(dtype)
-        ends = [info.min, info.max, info.smallest_subnormal, -info.smallest_normal]
-        return np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, 1, *ends], dtype)
-    if dtype.kind == "b":
-        return np.array([False, True])
-    return np.array([np.iinfo(dtype).min, 0, 1, np.iinfo(dtype).max], dtype)
-
-
-def random_array(shape, dtype, seed=0, kind="random"):
-    """Values over the whole dtype; or few values ("ties"); or `specials`; or nothing but the lowest value.
-
-    "gaps" are values among which some floats are NaN or infinite, and no sum overflows.
-    """
-    rng, dtype = np.random.default_rng(seed), np.dtype(dtype)
-    if kind == "gaps" and dtype.kind in "fV":
-        gaps = rng.choice(np.array([np.nan, np.inf, -np.inf], dtype), shape)
-        return np.where(rng.random(shape) < 0.04, gaps, random_array(shape, dtype, seed))
-    if kind == "specials":
-        return rng.choice(specials(dtype), shape)
-    if kind == "ties" or dtype.kind == "b":
-        return rng.integers(0, 2, shape).astype(dtype)
-    if kind == "lowest":
-        return np.full(shape, -np.inf if dtype.kind in "fV" else np.iinfo(dtype).min, dtype)
-    if dtype.kind in "fV":
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-
-
-def _view(shape, dtype, margin, index):
-    """Return the part `index` of a larger array; what surrounds it would win every maximum and spoil every sum."""
-    fill = np.nan if dtype.kind in "fV" else True if dtype.kind == "b" else np.iinfo(dtype).max
-    return np.full(margin(np.array(shape, int)), fill, dtype)[(index,) * len(shape)]
-
-
-def _amid(shape, dtype):
-    return _view((int(np.prod(shape)),), dtype, lambda n: n + 500, slice(200, -300)).reshape(shape)
-
-
-def _unaligned(shape, dtype):
-    return np.ndarray(shape, dtype, bytearray(int(np.prod(shape)) * dtype.itemsize + 1), offset=1)
-
-
-def _channels_last(shape, dtype):
-    channel = max(0, len(shape) - 3)
-    in_memory = shape[:channel] + shape[channel + 1 :] + shape[channel : channel + 1]
-    return np.moveaxis(np.empty(in_memory, dtype), -1, channel)
-
-
-class Subclass(np.ndarray):
-    pass
-
-
-#: Ways that an array of a shape and dtype can lie in memory, each as a function that makes an empty one.
-LAYOUTS = {
-    "contiguous": np.empty,
-    "fortran": lambda shape, dtype: np.empty(shape, dtype, order="F"),
-    "channels last": _channels_last,
-    "reversed": lambda shape, dtype: np.flip(np.empty(shape, dtype)),
-    "every second": lambda shape, dtype: _view(shape, dtype, lambda n: 2 * n + 1, slice(1, None, 2)),
-    "cropped": lambda shape, dtype: _view(shape, dtype, lambda n: n + 5, slice(2, -3)),
-    "amid others": _amid,
-    "unaligned": _unaligned,
-    "subclass": lambda shape, dtype: np.empty(shape, dtype).view(Subclass),
-}
-
-
-def laid_out(x, layout):
-    """Return a copy of `x` that lies in memory as `layout` says."""
-    if layout == "big-endian":
-        return x.astype(x.dtype.newbyteorder(">"))
-    if layout == "read-only":
-        copy = x.copy()
-        copy.flags.writeable = False
-        return copy
-    copy = LAYOUTS[layout](x.shape, x.dtype)
-    copy[...] = x
-    return copy
-
-
-INPUT_LAYOUTS = [*LAYOUTS, "big-endian", "read-only"]
 
 
 def sentinel(shape, dtype, layout="contiguous"):

@@ -4,14 +4,15 @@ import brute
 import numba
 import numpy as np
 import pytest
-import strategies
-from helpers import LAYOUTS, and_magnitude, laid_out, near, random_array, same_bits, same_values, sentinel, surroundings
+from helpers import and_magnitude, near, same_bits, same_values, sentinel, surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ranks import HALVES, LENGTHS, drawn, of, same
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import LAYOUTS, laid_out, random_array
 from fastpool.window import adaptive_window
 
 #: Ranks and dtypes together: each pair has kernels of its own to compile, and all meet.
@@ -56,7 +57,7 @@ def sums(x, ndim, output_size, data_format):
 
 
 @given(pools(), strategies.input_layouts)
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_max(case, layout):
     ndim, x, output_size, form = case
     slow, fast = (of(module, "adaptive_max_poolNd", ndim) for module in (reference, fastpool))
@@ -71,7 +72,7 @@ def test_max(case, layout):
 
 
 @given(pools(), st.sampled_from([None, np.int8, np.int64, np.uint64]))
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_max_backward(case, integer):
     ndim, x, output_size, form = case
     y, argmax = of(reference, "adaptive_max_poolNd", ndim)(x, output_size, **form, return_argmax=True)
@@ -86,7 +87,7 @@ def test_max_backward(case, integer):
 
 
 @given(pools(strategies.SUMMABLE), strategies.input_layouts)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_avg(case, layout):
     ndim, x, output_size, form = case
     expected = of(reference, "adaptive_avg_poolNd", ndim)(and_magnitude(x), output_size, **form)
@@ -98,7 +99,7 @@ def test_avg(case, layout):
 
 
 @given(pools())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_avg_backward(case):
     ndim, x, output_size, form = case
     shape = of(reference, "adaptive_avg_poolNd", ndim)(np.ones(x.shape), output_size, **form).shape

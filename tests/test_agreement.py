@@ -3,13 +3,14 @@
 import brute
 import numpy as np
 import pytest
-import strategies
-from helpers import FLOATS, and_magnitude, laid_out, near, same_bits, same_values, terms
+from helpers import FLOATS, and_magnitude, near, same_bits, same_values, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import laid_out
 
 
 @st.composite
@@ -49,7 +50,7 @@ def outcome(function, *args, **kwargs):
 
 
 @given(pools(), strategies.input_layouts)
-@settings(max_examples=1000)
+@settings(max_examples=600)
 def test_max_pool2d(case, layout):
     x, window = case
     result = outcome(reference.max_pool2d, x, **window, return_argmax=True)
@@ -67,7 +68,7 @@ def test_max_pool2d(case, layout):
 
 
 @given(pools(st.sampled_from(strategies.NUMBERS)), st.data())
-@settings(max_examples=1000)
+@settings(max_examples=600)
 def test_max_pool2d_backward(case, data):
     x, window = case
     result = outcome(reference.max_pool2d, x, **window, return_argmax=True)
@@ -81,7 +82,7 @@ def test_max_pool2d_backward(case, data):
 
 
 @given(pools(kinds=strategies.SUMMABLE), strategies.divisors, strategies.input_layouts)
-@settings(max_examples=500)
+@settings(max_examples=400)
 def test_avg_pool2d(case, divisor, layout):
     x, window = case
     expected = outcome(reference.avg_pool2d, and_magnitude(x), **window, **divisor)
@@ -94,7 +95,7 @@ def test_avg_pool2d(case, divisor, layout):
 
 
 @given(pools(st.sampled_from(strategies.NUMBERS)), strategies.divisors, st.data())
-@settings(max_examples=500)
+@settings(max_examples=400)
 def test_avg_pool2d_backward(case, divisor, data):
     x, window = case
     y = outcome(reference.avg_pool2d, x, **window)
@@ -109,7 +110,7 @@ def test_avg_pool2d_backward(case, divisor, data):
 
 
 @given(images(), strategies.input_layouts)
-@settings(max_examples=700)
+@settings(max_examples=400)
 def test_columns(case, layout):
     x, cols, window = case
     columns = reference.im2col(x, **window)

@@ -3,23 +3,10 @@ from bisect import bisect_left
 import brute
 import numpy as np
 import pytest
-from helpers import (
-    DTYPES,
-    FLOATS,
-    INPUT_LAYOUTS,
-    LAYOUTS,
-    NUMBERS,
-    and_magnitude,
-    laid_out,
-    near,
-    random_array,
-    same_bits,
-    same_values,
-    sentinel,
-    surroundings,
-)
+from helpers import DTYPES, FLOATS, NUMBERS, and_magnitude, near, same_bits, same_values, sentinel, surroundings
 
 import fastpool.window
+from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
 WINDOWS = [
     {"kernel_size": 2},

@@ -3,21 +3,9 @@
 import brute
 import numpy as np
 import pytest
-from helpers import (
-    DTYPES,
-    FLOATS,
-    INPUT_LAYOUTS,
-    LAYOUTS,
-    NUMBERS,
-    and_magnitude,
-    laid_out,
-    near,
-    random_array,
-    same_bits,
-    same_values,
-    sentinel,
-    surroundings,
-)
+from helpers import DTYPES, FLOATS, NUMBERS, and_magnitude, near, same_bits, same_values, sentinel, surroundings
+
+from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
 LAST = {"data_format": "channels_last"}
 WINDOWS = [

@@ -2,23 +2,14 @@ import brute
 import numba
 import numpy as np
 import pytest
-import strategies
-from helpers import (
-    DTYPES,
-    FLOATS,
-    INPUT_LAYOUTS,
-    LAYOUTS,
-    laid_out,
-    random_array,
-    same_bits,
-    sentinel,
-    surroundings,
-)
+from helpers import DTYPES, FLOATS, same_bits, sentinel, surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
 WINDOWS = [
     {"kernel_size": 1},

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import strategies
 from helpers import same_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +9,7 @@ from test_agreement import outcome
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
 
 BOTH = pytest.mark.parametrize("module", [fastpool, reference], ids=["fastpool", "reference"])
 

@@ -7,9 +7,10 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import random_array, same_bits, same_values
+from helpers import same_bits, same_values
 
 import fastpool
+from fastpool.testing.arrays import random_array
 
 #: Of every kind of layer its parameters.
 WINDOW = {"stride": 2, "padding": 1, "dilation": 1, "ceil_mode": True}

@@ -1,18 +1,9 @@
 import brute
 import numpy as np
 import pytest
-from helpers import (
-    DTYPES,
-    FLOATS,
-    INPUT_LAYOUTS,
-    LAYOUTS,
-    laid_out,
-    random_array,
-    same_bits,
-    same_values,
-    sentinel,
-    surroundings,
-)
+from helpers import DTYPES, FLOATS, same_bits, same_values, sentinel, surroundings
+
+from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
 #: The windows that networks use, and some that no kernel is written for.
 WINDOWS = [

@@ -3,9 +3,10 @@
 import brute
 import numpy as np
 import pytest
-from helpers import FLOATS, and_magnitude, near, random_array, same_bits, same_values
+from helpers import FLOATS, and_magnitude, near, same_bits, same_values
 
 from fastpool import reference
+from fastpool.testing.arrays import random_array
 
 MAX_POOLS = [
     {"kernel_size": 2},

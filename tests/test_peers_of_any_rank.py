@@ -3,13 +3,14 @@
 import brute
 import numpy as np
 import pytest
-import strategies
-from helpers import FLOATS, and_magnitude, near, random_array, same_values
+from helpers import FLOATS, and_magnitude, near, same_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import random_array
 
 LENGTHS = {1: 20, 2: 9, 3: 6}
 KERNELS = {1: 6, 2: 4, 3: 3}
@@ -63,7 +64,7 @@ def gradient(torch, y, dy, given):
 
 
 @given(case=pools())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_max_pool_of_torch(implementation, torch, case):
     ndim, shape, window, dtype = case
     x = distinct(shape, dtype)
@@ -84,7 +85,7 @@ def test_max_pool_of_torch(implementation, torch, case):
 
 
 @given(case=pools(most=1), divisor=strategies.divisors)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_avg_pool_of_torch(implementation, torch, case, divisor):
     ndim, shape, window, dtype = case
     window = {key: value for key, value in window.items() if key != "dilation"}
@@ -109,7 +110,7 @@ def test_avg_pool_of_torch(implementation, torch, case, divisor):
 
 
 @given(case=pools(most=1), norm=st.sampled_from([1, 2, 3, 1.5, 4]))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_lp_pool_of_torch(implementation, torch, case, norm):
     # There is no padding and no dilation there, no abs(), and a ragged window in ceil mode is scaled up.
     ndim, shape, window, dtype = case
@@ -132,7 +133,7 @@ def test_lp_pool_of_torch(implementation, torch, case, norm):
 
 
 @given(data=st.data(), dtype=st.sampled_from(FLOATS))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_adaptive_pools_of_torch(implementation, torch, data, dtype):
     ndim = data.draw(st.integers(1, 3))
     lengths = st.integers(1, LENGTHS[ndim])

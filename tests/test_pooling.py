@@ -7,9 +7,10 @@ import threading
 import brute
 import numpy as np
 import pytest
-from helpers import DTYPES, INPUT_LAYOUTS, laid_out, random_array, same_bits, same_values
+from helpers import DTYPES, same_bits, same_values
 
 import fastpool
+from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out, random_array
 
 SHAPES = [(2, 3, 4, 4), (1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 33, 70), (2, 2, 1, 9), (0, 3, 5, 7), (2, 0, 5, 7)]
 

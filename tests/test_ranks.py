@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-import strategies
-from helpers import and_magnitude, laid_out, near, random_array, same_values, terms
+from helpers import and_magnitude, near, same_values, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_agreement import outcome
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import laid_out, random_array
 from fastpool.window import window
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -63,7 +64,7 @@ def drawn(shape, dtype, kind="random"):
 
 
 @given(pools(), strategies.input_layouts)
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_max(case, layout):
     ndim, x, arguments = case
     result = outcome(of(reference, "max_poolNd", ndim), x, **arguments, return_argmax=True)
@@ -82,7 +83,7 @@ def test_max(case, layout):
 
 
 @given(pools())
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_max_backward(case):
     ndim, x, arguments = case
     result = outcome(of(reference, "max_poolNd", ndim), x, **arguments, return_argmax=True)
@@ -95,7 +96,7 @@ def test_max_backward(case):
 
 
 @given(pools(kinds=strategies.SUMMABLE), strategies.divisors)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_avg(case, divisor):
     ndim, x, arguments = case
     expected = outcome(of(reference, "avg_poolNd", ndim), and_magnitude(x), **arguments, **divisor)
@@ -110,7 +111,7 @@ def test_avg(case, divisor):
 
 
 @given(pools(strategies.SUMMABLE), strategies.divisors)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_avg_backward(case, divisor):
     ndim, x, arguments = case
     y = outcome(of(reference, "avg_poolNd", ndim), x, **arguments)
@@ -126,7 +127,7 @@ def test_avg_backward(case, divisor):
 
 
 @given(pools(kinds=strategies.SUMMABLE), st.sampled_from([1, 2, 3, 0.5, 2.5]))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_lp(case, norm):
     ndim, x, arguments = case
     expected = outcome(of(reference, "lp_poolNd", ndim), x.astype(float), norm, **arguments)
@@ -142,7 +143,7 @@ def test_lp(case, norm):
 
 
 @given(pools(st.sampled_from(["random", "ties"])), st.sampled_from([1, 2, 3, 1.5]))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_lp_backward(case, norm):
     ndim, x, arguments = case
     y = outcome(of(reference, "lp_poolNd", ndim), x, norm, **arguments)
@@ -172,7 +173,7 @@ def images(draw):
 
 
 @given(images())
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_columns(case):
     x, arguments = case
     cols = reference.unfold(x, **arguments)

@@ -6,12 +6,13 @@ import pickle
 import brute
 import numpy as np
 import pytest
-import strategies
-from helpers import FLOATS, INTEGERS, LAYOUTS, laid_out, random_array, same_bits, same_values, sentinel, surroundings
+from helpers import FLOATS, INTEGERS, same_bits, same_values, sentinel, surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import LAYOUTS, laid_out, random_array
 
 try:
     from ml_dtypes import bfloat16

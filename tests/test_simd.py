@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers import FLOATS, INTEGERS, NUMBERS, same_bits, same_values, specials
+from helpers import FLOATS, INTEGERS, NUMBERS, same_bits, same_values
 from jobs import run
 from numba import njit
 
 from fastpool.kernels import simd
+from fastpool.testing.arrays import specials
 
 every_number = pytest.mark.parametrize("dtype", NUMBERS, ids=str)
 every_integer = pytest.mark.parametrize("dtype", [np.dtype(name) for name in INTEGERS], ids=str)

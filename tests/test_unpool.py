@@ -3,8 +3,7 @@
 import numba
 import numpy as np
 import pytest
-import strategies
-from helpers import DTYPES, LAYOUTS, laid_out, random_array, same_bits, same_values, sentinel, surroundings
+from helpers import DTYPES, same_bits, same_values, sentinel, surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_agreement import outcome
@@ -12,6 +11,8 @@ from test_ranks import HALVES, of, same
 
 import fastpool
 from fastpool import reference
+from fastpool.testing import strategies
+from fastpool.testing.arrays import LAYOUTS, laid_out, random_array
 
 
 @given(st.data(), st.sampled_from([*DTYPES, *HALVES]), st.sampled_from(["i1", "u2", "i4", "i8", "u8"]))
