@@ -115,12 +115,9 @@ def shape(value: object, name: str, ndim: int | None = None) -> tuple[int, ...]:
     if type(value) is tuple and set(map(type, value)) == {int}:  # as almost always, and quick to see
         sizes = value
     else:
-        try:
-            sizes = tuple(n.__index__() for n in value if not isinstance(n, bool))  # type: ignore[attr-defined]
-            whole = len(sizes) == len(value)  # type: ignore[arg-type]
-        except (TypeError, AttributeError):
-            whole = False
-        if not whole:
+        entries = plain(value, name) if is_sequence(value) else None
+        sizes = tuple(n for n in entries if isinstance(n, int)) if isinstance(entries, tuple) else ()
+        if not isinstance(entries, tuple) or len(sizes) < len(entries):
             raise TypeError(f"{name} must be a tuple of ints; got {value!r}")
     if min(sizes, default=0) < 0 or (ndim is not None and len(sizes) != ndim):
         raise ValueError(f"{name} must be {'' if ndim is None else f'{ndim} '}sizes of at least 0; got {sizes}")
@@ -182,10 +179,11 @@ def columns_window(
 def fold_rank(output_size: Sizes, kernel_size: Sizes) -> int:
     """Return how many spatial axes fold has: as many as output_size has entries, else kernel_size; else 2."""
     for name, value in (("output_size", output_size), ("kernel_size", kernel_size)):
-        if is_sequence(value):
-            if not 1 <= len(value) <= 3:
+        entries = plain(value, name)
+        if isinstance(entries, tuple):
+            if not 1 <= len(entries) <= 3:
                 raise ValueError(f"{name} must be an int or 1 to 3 ints, one per spatial axis; got {value}")
-            return len(value)
+            return len(entries)
     return 2
 
 
@@ -327,11 +325,12 @@ def unpool_arguments(
     values, places = array(y, "y"), array(indices, "indices", INTEGERS)
     leading, pooled, _ = split(values.shape, "channels_first", ndim, "y")
     same_shape(places, "indices", values.shape, "that of y")
-    if is_sequence(output_size) and len(output_size) == values.ndim:  # the shape of x, as in PyTorch
-        if plain(output_size[: len(leading)], "output_size") != leading:
+    spatial = None if output_size is None else plain(output_size, "output_size")
+    if isinstance(spatial, tuple) and len(spatial) == values.ndim:  # the shape of x, as in PyTorch
+        if spatial[: len(leading)] != leading:
             raise ValueError(f"output_size must begin with {leading}, as the shape of y does; got {output_size}")
-        output_size = output_size[len(leading) :]
-    return values, places, leading + unpooled_shape(pooled, kernel_size, stride, padding, output_size)
+        spatial = spatial[len(leading) :]
+    return values, places, leading + unpooled_shape(pooled, kernel_size, stride, padding, spatial)
 
 
 def within(positions: np.ndarray[Any, Any], stop: int) -> bool:

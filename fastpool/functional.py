@@ -361,11 +361,11 @@ def _max_pool(
     w, shape, trailing, kernel, count = _plan(
         ndim, _MAXIMA, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
     )
-    if return_argmax and return_indices:
-        raise ValueError("return_argmax and return_indices cannot be asked for together")
+    neither = return_argmax is return_indices is False  # as almost always, and quick to see
+    wanted = not neither and arguments.wants_positions(return_argmax, return_indices)
     y = arguments.result(out, shape, x.dtype, x)
     written = y if out is None else _contiguous(y)
-    argmax = np.empty(shape, w.argmax_dtype) if return_argmax or return_indices else None
+    argmax = np.empty(shape, w.argmax_dtype) if wanted else None
     planes = _planes(x, w, trailing)
     if planes is x:  # then the results are as they should be, too
         kernel(count, x.nbytes, w.geometry, x, written, argmax)
@@ -1600,7 +1600,8 @@ def _sums(w: Window) -> Kernel:
 
 def _contiguous(result: Array) -> Array:
     """Return what a kernel writes to: `result`, or a stand-in where that is strided."""
-    return result if result.flags.carray else np.empty(result.shape, result.dtype)
+    plain = type(result) in (np.ndarray, np.memmap)  # others, as matrices, are reshaped by rules of their own
+    return result if plain and result.flags.carray else np.empty(result.shape, result.dtype)
 
 
 def _finished(result: Array, written: Array) -> Array:

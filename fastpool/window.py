@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain, islice, repeat
 from math import gcd, prod
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias, TypeGuard
@@ -21,6 +22,8 @@ Plain: TypeAlias = "int | tuple[Plain, ...]"
 
 #: Kernels hold positions in int64: every size and distance stays below this.
 LIMIT = 2**62
+#: Arrays have at most so many axes, and parameters fewer levels: padding is pairs in a sequence.
+AXES, DEPTH = 64, 4
 
 
 class Places:
@@ -259,7 +262,7 @@ def adaptive_window(spatial: tuple[int, ...], output_size: OutputSize, source: s
     if output_size is None:
         output_size = spatial
     elif is_sequence(output_size):
-        lengths = (*spatial, *(None for _ in output_size[len(spatial) :]))
+        lengths = islice(chain(spatial, repeat(None)), AXES + 1)
         output_size = tuple(n if given is None else given for given, n in zip(output_size, lengths))
     return _adaptive_window(spatial, plain(output_size, "output_size"), source)
 
@@ -280,7 +283,7 @@ def unpooled_shape(
     kernel_size: Sizes,
     stride: Sizes | None,
     padding: Padding,
-    output_size: Sizes | None,
+    output_size: Plain | None,
     source: str = "y",
 ) -> tuple[int, ...]:
     """Return the spatial shape that was pooled to `pooled`: the smallest, or one that is less than a stride away."""
@@ -295,7 +298,7 @@ def unpooled_shape(
         if min(default) < 1:
             raise ValueError(f"padding {margins} leaves nothing of an unpooled shape {default}; give an output_size")
         return default
-    result = sizes(plain(output_size, "output_size"), len(pooled), "output_size", 1)
+    result = sizes(output_size, len(pooled), "output_size", 1)
     for axis, (given, n, s) in enumerate(zip(result, default, step)):
         if not n - s < given < n + s:
             raise ValueError(
@@ -327,12 +330,15 @@ def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def plain(value: object, name: str) -> Plain:
-    """`value` as an int, or as nested tuples of ints: hashable, and no 1.0 or True passes for 1."""
+def plain(value: object, name: str, depth: int = DEPTH) -> Plain:
+    """`value` as an int, or as nested tuples of ints: hashable, and no 1.0 or True passes for 1.
+
+    Of a sequence no more is read than could be right, as one may be endless, or hold itself.
+    """
     if type(value) is int:
         return value
-    if is_sequence(value):
-        return tuple(plain(v, name) for v in value)
+    if depth and is_sequence(value):
+        return tuple(plain(v, name, depth - 1) for v in islice(value, AXES + 1))
     if not isinstance(value, (bool, np.bool_)):
         try:
             return index(value)  # type: ignore[arg-type]

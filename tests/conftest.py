@@ -6,6 +6,9 @@ from hypothesis import settings
 import fastpool
 from fastpool import reference
 
+#: A program, which needs atheris: doctests are looked for in every module.
+collect_ignore = ["fuzz.py"]
+
 # No deadline: the first call of a dtype compiles.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

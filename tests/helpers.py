@@ -1,5 +1,7 @@
 """What the tests share: dtypes, and what it means to be the same."""
 
+import inspect
+
 import numpy as np
 
 from fastpool.testing.arrays import LAYOUTS
@@ -77,3 +79,46 @@ def surroundings(out):
     around = base.tobytes()
     out[...] = copy
     return around
+
+
+def call(module, name, arguments):
+    """Return what a function returns, or a layer's forward and backward in one array."""
+    function = getattr(module, name)
+    with np.errstate(all="ignore"):  # powers overflow
+        if not inspect.isclass(function):
+            return function(**arguments)
+        layer = function(**{key: value for key, value in arguments.items() if key not in ("x", "dy")})
+        return np.concatenate([layer.forward(arguments["x"]), layer.backward(arguments["dy"])], axis=None)
+
+
+def memory(arguments):
+    """Return the bytes of the arrays, and of those that they are parts of."""
+    arrays = [value for value in arguments.values() if type(value) is np.ndarray]
+    return [np.asarray(a if a.base is None else a.base).tobytes() for a in arrays if a.dtype != object]
+
+
+def outcome(module, name, arguments):
+    """Return the result; or the type and message of the error, before which nothing was written."""
+    before = memory(arguments)
+    try:
+        return call(module, name, arguments)
+    except Exception as error:
+        assert memory(arguments) == before
+        return type(error), str(error)
+
+
+def raised(result):
+    """Whether what `outcome` returned is an error."""
+    return type(result) is tuple and type(result[0]) is type
+
+
+def same_result(found, expected):
+    """`same_values` of what `outcome` returned: an array, two, or an error."""
+    if type(expected) is tuple:
+        assert type(found) is tuple
+        for one, other in zip(found, expected, strict=True):
+            same_result(one, other)
+    elif isinstance(expected, np.ndarray):
+        same_values(found, expected)
+    else:
+        assert found == expected
