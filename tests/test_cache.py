@@ -99,12 +99,15 @@ def test_a_file_that_is_a_directory(cache):
     assert int(run(SCRIPT, NUMBA_CACHE_DIR=cache)) > 0
 
 
-def test_many_processes_fill_one_directory(tmp_path):
-    with ThreadPoolExecutor(4) as pool:
-        for process in [pool.submit(run, SCRIPT, NUMBA_CACHE_DIR=tmp_path) for _ in range(4)]:
-            process.result()
-    assert int(run(SCRIPT, NUMBA_CACHE_DIR=tmp_path)) == 0
-    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".nbc"}
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_many_processes_fill_one_directory(tmp_path, times):
+    for time in range(times):
+        directory = tmp_path / str(time)
+        with ThreadPoolExecutor(8) as pool:
+            for process in [pool.submit(run, SCRIPT, NUMBA_CACHE_DIR=directory) for _ in range(8)]:
+                process.result()
+        assert int(run(SCRIPT, NUMBA_CACHE_DIR=directory)) == 0
+        assert {path.suffix for path in directory.rglob("*") if path.is_file()} == {".nbc"}
 
 
 def test_code_for_another_processor_is_not_run(cache):

@@ -81,7 +81,51 @@ def check_any_rank(ndim):
     y, indices = getattr(reference, f"max_pool{ndim}d")(x, 2, return_indices=True)
     check(f"max_unpool{ndim}d", y, indices, 2)
 
+def outcome(function, *arguments, **others):
+    try:
+        return function(*arguments, **others)
+    except ValueError as error:
+        return str(error)
+
+def check_untrusted(name, *arguments, target=None, **others):
+    '''Positions of any bytes give what the reference gives, or the same error.'''
+    expected = outcome(getattr(reference, name), *arguments, **others)
+    for at_end in (False, True):
+        given = [flush(a, at_end) if isinstance(a, np.ndarray) else a for a in arguments]
+        if target is not None:
+            others["out"] = flush(target, at_end)
+        actual = outcome(getattr(fastpool, name), *given, **others)
+        assert actual == expected if isinstance(expected, str) else np.array_equal(actual, expected)
+    maps.clear()
+    return not isinstance(expected, str)
+
+def check_all_untrusted():
+    ndim = int(rng.integers(1, 4))
+    spatial = tuple(int(n) for n in rng.integers(3, 9, ndim))
+    x = np.zeros((2, 2, *spatial), np.float32)
+    kernel, padding = int(rng.integers(1, 4)), int(rng.integers(0, 2))
+    window = kernel, 2, min(padding, kernel - 1)
+    y, argmax = getattr(reference, f"max_pool{ndim}d")(x, *window, return_argmax=True)
+    dtype = np.dtype(rng.choice(["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]))
+    def read(most):
+        return np.frombuffer(rng.bytes(y.size * dtype.itemsize), dtype).reshape(y.shape) % dtype.type(most)
+    fine = 0
+    # Any bytes, and such as are nearly right.
+    for most in (np.iinfo(dtype).max, min(kernel**ndim + (rng.random() < 0.3), 100)):
+        places = read(most)
+        fine += check_untrusted(f"max_pool{ndim}d_backward", y, places, x.shape, *window, target=x)
+        fine += check_untrusted(f"adaptive_max_pool{ndim}d_backward", y, places, x.shape, target=x)
+        fine += check_untrusted("argmax_to_indices", places, x.shape, *window, spatial_ndim=ndim)
+    for most in (np.iinfo(dtype).max, min(int(np.prod(spatial)) + (rng.random() < 0.3), 100)):
+        places = read(most)
+        fine += check_untrusted("indices_to_argmax", places, x.shape, *window, spatial_ndim=ndim)
+        fine += check_untrusted(f"max_unpool{ndim}d", y, places, 2, 2, 0, x.shape, target=x)
+    return fine
+
 rng = np.random.default_rng(SEED)
+if FUNCTIONS == "untrusted":
+    assert 0 < sum(check_all_untrusted() for case in range(60)) < 600
+    raise SystemExit
 if isinstance(FUNCTIONS, int):
     for case in range(12):
         check_any_rank(FUNCTIONS)
@@ -123,7 +167,7 @@ for case in range(60):
 @pytest.mark.parametrize(
     ("functions", "seed"),
     [(name, seed) for name in ("im2col", "unfold", "max_pool2d", "avg_pool2d") for seed in range(3)]
-    + [(ndim, 0) for ndim in (1, 2, 3)],
+    + [(functions, 0) for functions in (1, 2, 3, "untrusted")],
 )
 def test_pages_that_must_not_be_touched(functions, seed):
     run(f"FUNCTIONS, SEED = {functions!r}, {seed}\n{SCRIPT}", timeout=180)

@@ -212,7 +212,7 @@ def test_beside_a_parallel_loop_of_the_user(environment, first):
 
 
 @two_ways
-@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_number_of_threads_changes_no_bit(environment, threads):
     run(
         """

@@ -117,11 +117,28 @@ class Kernel:
             ),
         )
         if key[0]:
-            entry = self._parallel.compile((types.int64, types.int64, types.Tuple(types_)))
+            entry = _uninterrupted(self._parallel.compile, (types.int64, types.int64, types.Tuple(types_)))
         else:
-            entry = self._serial.compile((types.int64, types.int64, *types_))
+            entry = _uninterrupted(self._serial.compile, (types.int64, types.int64, *types_))
         self._entries[key] = entry
         return entry
+
+
+def _uninterrupted(function: Callable[[Any], Any], argument: Any) -> Any:
+    """Return function(argument), computed to its end even if Ctrl-C is pressed, which raises KeyboardInterrupt at once.
+
+    Numba that is interrupted while it compiles may not compile again. Signals come to the main thread: it is not that
+    one which computes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        pool = ThreadPoolExecutor(1, "fastpool-compiler")
+        try:
+            future = pool.submit(function, argument)
+        except RuntimeError:  # the interpreter is shutting down
+            return function(argument)
+        pool.shutdown(wait=False)
+        return future.result()
+    return function(argument)
 
 
 def kernel(writes: int = 1) -> Callable[[Callable[..., None]], Kernel]:
