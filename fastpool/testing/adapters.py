@@ -22,10 +22,10 @@ from fastpool.window import Window, window
 
 
 class Adapter:
-    """Has the functions of a library under fastpool's names; a subclass writes each once for all ranks.
+    """Has the functions of a library under fastpool's names, for any number of spatial axes.
 
-    A subclass has a method for each function of a rank, as ``max_pool``, which takes the number of spatial axes, x
-    and fastpool's arguments.
+    A subclass has ``maxima``, ``averages`` or ``norms`` of an array (N, C, *spatial), or some of them, and a method
+    for each other function of a rank, as ``max_unpool_of_rank``, which takes the number of spatial axes first.
 
     Attributes
     ----------
@@ -40,13 +40,71 @@ class Adapter:
     label: ClassVar[str]
     code: ClassVar[str]
     differences: ClassVar[tuple[Difference, ...]] = ()
+    #: What a subclass needs for the functions that are written here.
+    needs: ClassVar[dict[str, str]] = {"max_pool": "maxima", "avg_pool": "averages", "lp_pool": "norms"}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = re.fullmatch(r"([a-z_]+)([123])d(_backward)?", name)
         if found is None or name.startswith("_"):
             raise AttributeError(name)
         stem, ndim, backward = found.groups()
-        return partial(getattr(self, f"{stem}{backward or ''}_of_rank"), int(ndim))
+        function = f"{stem}{backward or ''}"
+        if not hasattr(type(self), self.needs.get(function, "__init__")):
+            raise AttributeError(name)
+        return partial(getattr(self, f"{function}_of_rank"), int(ndim))
+
+    def max_pool_of_rank(
+        self,
+        ndim: int,
+        x: Array,
+        return_argmax: bool = False,
+        return_indices: bool = False,
+        data_format: str = "channels_first",
+        ceil_mode: bool = False,
+        **window: Any,
+    ) -> Any:
+        """Return the maxima, and where they are if asked for."""
+        w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **window)
+        wanted = return_argmax or return_indices
+        y, indices = self.maxima(planes(x, ndim, data_format), w, ceil_mode, wanted)
+        y = like(y, x, ndim, data_format)
+        if not wanted:
+            return y
+        indices = like(indices, x, ndim, data_format)
+        if return_argmax:
+            layout: dict[str, Any] = {"spatial_ndim": ndim, "data_format": data_format}
+            indices = fastpool.indices_to_argmax(indices, x.shape, **window, ceil_mode=ceil_mode, **layout)
+        return y, indices
+
+    def avg_pool_of_rank(
+        self,
+        ndim: int,
+        x: Array,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        data_format: str = "channels_first",
+        ceil_mode: bool = False,
+        **window: Any,
+    ) -> Array:
+        """Return averages."""
+        w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **window)
+        how = ceil_mode, count_include_pad, divisor_override
+        y = self.averages(planes(x, ndim, data_format), w, *how)
+        return like(y, x, ndim, data_format)
+
+    def lp_pool_of_rank(
+        self,
+        ndim: int,
+        x: Array,
+        norm_type: float,
+        data_format: str = "channels_first",
+        ceil_mode: bool = False,
+        **window: Any,
+    ) -> Array:
+        """Return norms."""
+        w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **window)
+        y = self.norms(planes(x, ndim, data_format), w, ceil_mode, norm_type)
+        return like(y, x, ndim, data_format)
 
 
 def plain(x: Array) -> Array:
@@ -110,6 +168,17 @@ def _lowest_finite(call: Call, expected: Results, actual: Results) -> bool:
     return all(same(ours[number], theirs[number]) for theirs, ours in zip(expected, actual))
 
 
+def floats(x: Array, what: str) -> None:
+    """Refuse integers, of which libraries make integers, or nothing."""
+    if x.dtype.kind not in "fV":
+        raise Unsupported(f"{what} of integers in float64")
+
+
+def spread(w: Window) -> bool:
+    """Whether a window's places lie apart."""
+    return any(d != 1 for d, k in zip(w.dilation, w.kernel_size) if k > 1)
+
+
 def symmetric(w: Window) -> tuple[int, ...]:
     """Return the padding of each axis where both sides have the same."""
     if any(before != after for before, after in w.padding):
@@ -144,9 +213,9 @@ class Torch(Adapter):
 
         return refused_dtypes
 
-    def _tensor(self, x: Array, ndim: int, data_format: str) -> Any:
+    def _tensor(self, x: Array) -> Any:
         try:
-            return self.torch.tensor(planes(x, ndim, data_format))
+            return self.torch.tensor(x)
         except TypeError as error:
             raise Unsupported(str(error)) from None
 
@@ -158,34 +227,18 @@ class Torch(Adapter):
 
     def _gradient(self, function: Callable[[Any], Any], x: Array, dy: Array, ndim: int, data_format: str) -> Array:
         """Return the gradient of a function from (N, C, *spatial) to one such tensor."""
-        given = self._tensor(x, ndim, data_format)
+        given = self._tensor(planes(x, ndim, data_format))
         if not given.is_floating_point():
             raise Unsupported("gradients of integers")
         given.requires_grad_()
-        function(given).backward(self._tensor(dy, ndim, data_format))
+        function(given).backward(self._tensor(planes(dy, ndim, data_format)))
         return like(given.grad.numpy(), x, ndim, data_format)
 
-    def max_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        return_argmax: bool = False,
-        return_indices: bool = False,
-        data_format: str = "channels_first",
-        ceil_mode: bool = False,
-        **window: Any,
-    ) -> Any:
-        """Return the maxima, and where they are if asked for."""
-        w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **window)
-        settings = {**self._window(w, ceil_mode), "dilation": w.dilation}
-        y, indices = self._function("max_pool", ndim)(
-            self._tensor(x, ndim, data_format), **settings, return_indices=True
-        )
-        y, indices = (like(found.numpy(), x, ndim, data_format) for found in (y, indices))
-        if return_argmax:
-            layout: dict[str, Any] = {"spatial_ndim": ndim, "data_format": data_format}
-            return y, fastpool.indices_to_argmax(indices, x.shape, **window, ceil_mode=ceil_mode, **layout)
-        return (y, indices) if return_indices else y
+    def maxima(self, x: Array, w: Window, ceil_mode: bool, positions: bool) -> Any:
+        """Return maxima, and where they are in their planes."""
+        pool = self._function("max_pool", len(w.input))
+        found = pool(self._tensor(x), **self._window(w, ceil_mode), dilation=w.dilation, return_indices=True)
+        return tuple(result.numpy() for result in found)
 
     def max_pool_backward_of_rank(
         self,
@@ -205,69 +258,55 @@ class Torch(Adapter):
         sizes = self._window(w, ceil_mode)
         layout: dict[str, Any] = {"spatial_ndim": ndim, "data_format": data_format}
         indices = fastpool.argmax_to_indices(argmax, input_shape, **window, ceil_mode=ceil_mode, **layout)
-        given, tensor, places = (self._tensor(array, ndim, data_format) for array in (dy, x, indices))
+        given, tensor, places = (self._tensor(planes(array, ndim, data_format)) for array in (dy, x, indices))
         if not given.is_floating_point():
             raise Unsupported("gradients of integers")
         backward = getattr(self.torch.ops.aten, f"max_pool{ndim}d_with_indices_backward")
         settings = sizes["kernel_size"], sizes["stride"], sizes["padding"], w.dilation, ceil_mode
         return like(backward(given, tensor, *settings, places).numpy(), x, ndim, data_format)
 
-    def _average(self, ndim: int, x: Array, data_format: str, ceil_mode: bool, arguments: dict[str, Any]) -> Any:
+    def _average(self, w: Window, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None) -> Any:
         """Return the averaging of a tensor."""
-        others = {"count_include_pad": arguments.pop("count_include_pad", True)}
-        divisor = arguments.pop("divisor_override", None)
-        w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **arguments)
-        if any(d != 1 for d, k in zip(w.dilation, w.kernel_size) if k > 1):
+        ndim = len(w.input)
+        if spread(w):
             raise Unsupported("averages with dilation")
-        if ndim == 1 and divisor is not None:
+        if ndim == 1 and divisor_override is not None:
             raise Unsupported("a divisor in one dimension")
         if ndim == 3 and any(n < k for n, k in zip(w.input, w.kernel_size)):
             raise Unsupported("kernels larger than the input in three dimensions")
-        if ndim > 1:
-            others["divisor_override"] = divisor
-        return partial(self._function("avg_pool", ndim), **self._window(w, ceil_mode), **others)
+        others = {"divisor_override": divisor_override} if ndim > 1 else {}
+        window = self._window(w, ceil_mode)
+        return partial(self._function("avg_pool", ndim), **window, count_include_pad=count_include_pad, **others)
 
-    def avg_pool_of_rank(
-        self, ndim: int, x: Array, data_format: str = "channels_first", ceil_mode: bool = False, **arguments: Any
-    ) -> Array:
+    def averages(self, x: Array, w: Window, *how: Any) -> Any:
         """Return averages."""
-        if x.dtype.kind not in "fV":
-            raise Unsupported("averages of integers in float64")
-        average = self._average(ndim, x, data_format, ceil_mode, arguments)
-        return like(average(self._tensor(x, ndim, data_format)).numpy(), x, ndim, data_format)
+        floats(x, "averages")
+        return self._average(w, *how)(self._tensor(x)).numpy()
 
     def avg_pool_backward_of_rank(
         self,
         ndim: int,
         dy: Array,
         input_shape: tuple[int, ...],
-        data_format: str = "channels_first",
-        ceil_mode: bool = False,
-        **arguments: Any,
-    ) -> Array:
-        """Return the gradient of averages."""
-        x = np.zeros(input_shape, dy.dtype)
-        average = self._average(ndim, x, data_format, ceil_mode, arguments)
-        return self._gradient(average, x, dy, ndim, data_format)
-
-    def lp_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        norm_type: float,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
         data_format: str = "channels_first",
         ceil_mode: bool = False,
         **window: Any,
     ) -> Array:
-        """Return norms."""
+        """Return the gradient of averages."""
+        x = np.zeros(input_shape, dy.dtype)
         w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **window)
-        if any(map(any, w.padding)) or any(d != 1 for d, k in zip(w.dilation, w.kernel_size) if k > 1):
+        average = self._average(w, ceil_mode, count_include_pad, divisor_override)
+        return self._gradient(average, x, dy, ndim, data_format)
+
+    def norms(self, x: Array, w: Window, ceil_mode: bool, norm_type: float) -> Any:
+        """Return norms."""
+        if any(map(any, w.padding)) or spread(w):
             raise Unsupported("norms with padding or dilation")
-        if x.dtype.kind not in "fV":
-            raise Unsupported("norms of integers in float64")
-        sizes = (w.kernel_size, w.stride) if ndim > 1 else (w.kernel_size[0], w.stride[0])
-        pooled = self._function("lp_pool", ndim)(self._tensor(x, ndim, data_format), norm_type, *sizes, ceil_mode)
-        return like(pooled.numpy(), x, ndim, data_format)
+        floats(x, "norms")
+        sizes = (w.kernel_size, w.stride) if len(w.input) > 1 else (w.kernel_size[0], w.stride[0])
+        return self._function("lp_pool", len(w.input))(self._tensor(x), norm_type, *sizes, ceil_mode).numpy()
 
     def adaptive_max_pool_of_rank(
         self,
@@ -283,7 +322,7 @@ class Torch(Adapter):
             raise Unsupported("places in windows of several sizes")
         size = self._size(x, ndim, output_size, data_format)
         pooled = self._function("adaptive_max_pool", ndim)(
-            self._tensor(x, ndim, data_format), size, return_indices=True
+            self._tensor(planes(x, ndim, data_format)), size, return_indices=True
         )
         y, indices = (like(found.numpy(), x, ndim, data_format) for found in pooled)
         return (y, indices) if return_indices else y
@@ -292,10 +331,9 @@ class Torch(Adapter):
         self, ndim: int, x: Array, output_size: Any, data_format: str = "channels_first"
     ) -> Array:
         """Return averages."""
-        if x.dtype.kind not in "fV":
-            raise Unsupported("averages of integers in float64")
+        floats(x, "averages")
         size = self._size(x, ndim, output_size, data_format)
-        y = self._function("adaptive_avg_pool", ndim)(self._tensor(x, ndim, data_format), size)
+        y = self._function("adaptive_avg_pool", ndim)(self._tensor(planes(x, ndim, data_format)), size)
         return like(y.numpy(), x, ndim, data_format)
 
     def adaptive_avg_pool_backward_of_rank(
@@ -317,7 +355,7 @@ class Torch(Adapter):
     ) -> Array:
         """Return the values at their places."""
         sizes = np.broadcast_to(kernel_size, ndim).tolist(), np.broadcast_to(stride or kernel_size, ndim).tolist()
-        given = (self._tensor(array, ndim, "channels_first") for array in (y, indices))
+        given = (self._tensor(planes(array, ndim, "channels_first")) for array in (y, indices))
         unpooled = self._function("max_unpool", ndim)(*given, *sizes, 0, output_size)
         return like(unpooled.numpy(), y, ndim, "channels_first")
 
@@ -347,14 +385,13 @@ class Torch(Adapter):
 
     def global_max_pool(self, x: Array, spatial_ndim: int, data_format: str = "channels_first") -> Array:
         """Return the maximum of each plane."""
-        pooled = self._tensor(x, spatial_ndim, data_format).amax(tuple(range(-spatial_ndim, 0)), keepdim=True)
+        pooled = self._tensor(planes(x, spatial_ndim, data_format)).amax(tuple(range(-spatial_ndim, 0)), keepdim=True)
         return like(pooled.numpy(), x, spatial_ndim, data_format)
 
     def global_avg_pool(self, x: Array, spatial_ndim: int, data_format: str = "channels_first") -> Array:
         """Return the average of each plane."""
-        if x.dtype.kind not in "fV":
-            raise Unsupported("averages of integers in float64")
-        pooled = self._tensor(x, spatial_ndim, data_format).mean(tuple(range(-spatial_ndim, 0)), keepdim=True)
+        floats(x, "averages")
+        pooled = self._tensor(planes(x, spatial_ndim, data_format)).mean(tuple(range(-spatial_ndim, 0)), keepdim=True)
         return like(pooled.numpy(), x, spatial_ndim, data_format)
 
 
@@ -367,9 +404,10 @@ class OnnxRuntime(Adapter):
     def __init__(self) -> None:
         self.onnx, self.runtime = import_module("onnx"), import_module("onnxruntime")
 
-    def _run(self, operator: str, x: Array, ndim: int, data_format: str, outputs: int = 1, **attributes: Any) -> Any:
-        helper, given = self.onnx.helper, planes(x, ndim, data_format)
-        results = {"y": given.dtype, "indices": np.dtype(np.int64)}
+    def _run(self, operator: str, x: Array, outputs: int = 1, **attributes: Any) -> Any:
+        """Return the outputs of an operator."""
+        helper = self.onnx.helper
+        results = {"y": x.dtype, "indices": np.dtype(np.int64)}
         names = [*results][:outputs]
         node = helper.make_node(operator, ["x"], names, **attributes)
 
@@ -377,7 +415,7 @@ class OnnxRuntime(Adapter):
             return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
 
         declared = [tensor(name, results[name], None) for name in names]
-        graph = helper.make_graph([node], "pool", [tensor("x", given.dtype, given.shape)], declared)
+        graph = helper.make_graph([node], "pool", [tensor("x", x.dtype, x.shape)], declared)
         opset = helper.make_opsetid("", 22)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
         options = self.runtime.SessionOptions()
@@ -389,9 +427,9 @@ class OnnxRuntime(Adapter):
             )
         except Exception as error:
             if "NOT_IMPLEMENTED" in str(error) or "INVALID_GRAPH" in str(error):
-                raise Unsupported(f"{operator} of {given.dtype}") from None
+                raise Unsupported(f"{operator} of {x.dtype}") from None
             raise
-        return [like(found, x, ndim, data_format) for found in session.run(None, {"x": given})]
+        return session.run(None, {"x": x})
 
     def _attributes(self, w: Window, ceil_mode: bool) -> dict[str, Any]:
         if any(max(sides) >= k for sides, k in zip(w.padding, w.kernel_size)):
@@ -405,73 +443,35 @@ class OnnxRuntime(Adapter):
             "ceil_mode": int(ceil_mode),
         }
 
-    def max_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        return_argmax: bool = False,
-        return_indices: bool = False,
-        data_format: str = "channels_first",
-        ceil_mode: bool = False,
-        **window: Any,
-    ) -> Any:
-        """Return the maxima, and where they are if asked for."""
-        w = checked(x, ndim, data_format, ceil_mode=ceil_mode, **window)
-        found = self._run(
-            "MaxPool", x, ndim, data_format, 1 + (return_argmax or return_indices), **self._attributes(w, ceil_mode)
-        )
-        if len(found) == 1:
-            return found[0]
-        y, indices = found
-        indices %= prod(w.input)  # ONNX counts on from plane to plane
-        if return_argmax:
-            layout: dict[str, Any] = {"spatial_ndim": ndim, "data_format": data_format}
-            return y, fastpool.indices_to_argmax(indices, x.shape, **window, ceil_mode=ceil_mode, **layout)
-        return y, indices
+    def maxima(self, x: Array, w: Window, ceil_mode: bool, positions: bool) -> Any:
+        """Return maxima, and where they are in their planes."""
+        y, *indices = self._run("MaxPool", x, 1 + positions, **self._attributes(w, ceil_mode))
+        return y, indices[0] % prod(w.input) if indices else None  # ONNX counts on from plane to plane
 
-    def avg_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        data_format: str = "channels_first",
-        ceil_mode: bool = False,
-        **window: Any,
-    ) -> Any:
+    def averages(self, x: Array, w: Window, ceil_mode: bool, include_pad: bool, divisor: int | None) -> Any:
         """Return averages."""
-        if divisor_override is not None:
+        if divisor is not None:
             raise Unsupported("another divisor")
-        if x.dtype.kind not in "fV":
-            raise Unsupported("averages of integers in float64")
-        attributes = self._attributes(checked(x, ndim, data_format, ceil_mode=ceil_mode, **window), ceil_mode)
-        attributes["count_include_pad"] = int(count_include_pad)
-        return self._run("AveragePool", x, ndim, data_format, **attributes)[0]
+        floats(x, "averages")
+        attributes = self._attributes(w, ceil_mode)
+        return self._run("AveragePool", x, **attributes, count_include_pad=int(include_pad))[0]
 
-    def lp_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        norm_type: float,
-        data_format: str = "channels_first",
-        ceil_mode: bool = False,
-        **window: Any,
-    ) -> Any:
+    def norms(self, x: Array, w: Window, ceil_mode: bool, norm_type: float) -> Any:
         """Return norms."""
         if norm_type != int(norm_type):
             raise Unsupported("norms that are no integer")
-        if x.dtype.kind not in "fV":
-            raise Unsupported("norms of integers in float64")
-        attributes = self._attributes(checked(x, ndim, data_format, ceil_mode=ceil_mode, **window), ceil_mode)
-        return self._run("LpPool", x, ndim, data_format, p=int(norm_type), **attributes)[0]
+        floats(x, "norms")
+        return self._run("LpPool", x, p=int(norm_type), **self._attributes(w, ceil_mode))[0]
 
     def global_max_pool(self, x: Array, spatial_ndim: int, data_format: str = "channels_first") -> Any:
         """Return the maximum of each plane."""
-        return self._run("GlobalMaxPool", x, spatial_ndim, data_format)[0]
+        y = self._run("GlobalMaxPool", planes(x, spatial_ndim, data_format))[0]
+        return like(y, x, spatial_ndim, data_format)
 
     def global_avg_pool(self, x: Array, spatial_ndim: int, data_format: str = "channels_first") -> Any:
         """Return the average of each plane."""
-        return self._run("GlobalAveragePool", x, spatial_ndim, data_format)[0]
+        y = self._run("GlobalAveragePool", planes(x, spatial_ndim, data_format))[0]
+        return like(y, x, spatial_ndim, data_format)
 
 
 class Jax(Adapter):
@@ -483,9 +483,8 @@ class Jax(Adapter):
     def __init__(self) -> None:
         self.jax = import_module("jax")
 
-    def _reduce(self, x: Array, ndim: int, data_format: str, w: Window, start: Any, reduce: str) -> Any:
-        given = planes(x, ndim, data_format)
-        if given.dtype == np.float64 and not self.jax.config.jax_enable_x64:
+    def _reduce(self, x: Array, w: Window, start: Any, reduce: str) -> Any:
+        if x.dtype == np.float64 and not self.jax.config.jax_enable_x64:
             raise Unsupported("float64 unless JAX_ENABLE_X64=1 is set")
         # In ceil mode the last window reaches beyond the padding, or ends before it.
         ends = [
@@ -494,52 +493,32 @@ class Jax(Adapter):
         ]
         lax = self.jax.lax
         reduced = lax.reduce_window(
-            self.jax.numpy.asarray(given),
-            given.dtype.type(start),
+            self.jax.numpy.asarray(x),
+            x.dtype.type(start),
             getattr(lax, reduce),
             (1, 1, *w.kernel_size),
             (1, 1, *w.stride),
             ((0, 0), (0, 0), *ends),
             window_dilation=(1, 1, *w.dilation),
         )
-        return like(np.asarray(reduced), x, ndim, data_format)
+        return np.asarray(reduced)
 
-    def max_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        return_argmax: bool = False,
-        return_indices: bool = False,
-        data_format: str = "channels_first",
-        **window: Any,
-    ) -> Any:
-        """Return the maxima."""
-        if return_argmax or return_indices:
+    def maxima(self, x: Array, w: Window, ceil_mode: bool, positions: bool) -> Any:
+        """Return maxima."""
+        if positions:
             raise Unsupported("where maxima are")
-        w = checked(x, ndim, data_format, **window)
-        lowest = -np.inf if x.dtype.kind in "fV" else np.iinfo(x.dtype).min
-        return self._reduce(x, ndim, data_format, w, lowest, "max")
+        return self._reduce(x, w, _lowest(x), "max"), None
 
-    def avg_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        data_format: str = "channels_first",
-        **window: Any,
-    ) -> Any:
+    def averages(self, x: Array, w: Window, ceil_mode: bool, include_pad: bool, divisor: int | None) -> Any:
         """Return averages: sums by JAX, over what NumPy counts."""
-        if x.dtype.kind not in "fV":
-            raise Unsupported("averages of integers in float64")
-        w = checked(x, ndim, data_format, **window)
-        sums = self._reduce(x, ndim, data_format, w, 0, "add")
-        if divisor_override is not None:
-            return sums / x.dtype.type(divisor_override)
+        floats(x, "averages")
+        sums = self._reduce(x, w, 0, "add")
+        if divisor is not None:
+            return sums / x.dtype.type(divisor)
         counts = np.ones(w.output)
-        for axis, count in enumerate(w.counts(count_include_pad)):
-            counts *= np.expand_dims(count, [other for other in range(ndim) if other != axis])
-        return sums / (counts[..., None] if data_format == "channels_last" else counts).astype(x.dtype)
+        for axis, count in enumerate(w.counts(include_pad)):
+            counts *= np.expand_dims(count, [other for other in range(len(w.input)) if other != axis])
+        return sums / counts.astype(x.dtype)
 
 
 class SkImage(Adapter):
@@ -550,45 +529,26 @@ class SkImage(Adapter):
     def __init__(self) -> None:
         self.block_reduce = import_module("skimage.measure").block_reduce
 
-    def _blocks(self, x: Array, ndim: int, data_format: str, reduce: Any, fill: Any, arguments: dict[str, Any]) -> Any:
-        w = checked(x, ndim, data_format, **arguments)
-        spread = any(d != 1 for d, k in zip(w.dilation, w.kernel_size) if k > 1)
-        if w.stride != w.kernel_size or any(map(any, w.padding)) or spread:
+    def _blocks(self, x: Array, w: Window, reduce: Any, fill: Any) -> Any:
+        """Reduce blocks; `fill` is for what the last ones lack, None where nothing would do."""
+        if w.stride != w.kernel_size or any(map(any, w.padding)) or spread(w):
             raise Unsupported("windows that are no blocks")
         ragged = any(n % k for n, k in zip(w.input, w.kernel_size))
-        if ragged and (fill is None or not arguments.get("ceil_mode")):
+        if ragged and (fill is None or any(o * k < n for o, k, n in zip(w.output, w.kernel_size, w.input))):
             raise Unsupported("blocks that do not fill the input")
-        reduced = self.block_reduce(planes(x, ndim, data_format), (1, 1, *w.kernel_size), reduce, cval=fill or 0)
-        return like(reduced, x, ndim, data_format)
+        return self.block_reduce(x, (1, 1, *w.kernel_size), reduce, cval=fill or 0)
 
-    def max_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        return_argmax: bool = False,
-        return_indices: bool = False,
-        data_format: str = "channels_first",
-        **window: Any,
-    ) -> Any:
+    def maxima(self, x: Array, w: Window, ceil_mode: bool, positions: bool) -> Any:
         """Return the maxima of blocks."""
-        if return_argmax or return_indices:
+        if positions:
             raise Unsupported("where maxima are")
-        lowest = -np.inf if x.dtype.kind in "fV" else np.iinfo(x.dtype).min
-        return self._blocks(x, ndim, data_format, np.max, lowest, window)
+        return self._blocks(x, w, np.max, _lowest(x)), None
 
-    def avg_pool_of_rank(
-        self,
-        ndim: int,
-        x: Array,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        data_format: str = "channels_first",
-        **window: Any,
-    ) -> Any:
+    def averages(self, x: Array, w: Window, ceil_mode: bool, include_pad: bool, divisor: int | None) -> Any:
         """Return the averages of blocks."""
-        if divisor_override is not None:
+        if divisor is not None:
             raise Unsupported("another divisor")
-        return self._blocks(x, ndim, data_format, np.mean, None, window)
+        return self._blocks(x, w, np.mean, None)
 
     def global_max_pool(self, x: Array, spatial_ndim: int, data_format: str = "channels_first") -> Any:
         """Return the maximum of each plane."""
@@ -597,6 +557,11 @@ class SkImage(Adapter):
     def global_avg_pool(self, x: Array, spatial_ndim: int, data_format: str = "channels_first") -> Any:
         """Return the average of each plane."""
         return self.avg_pool_of_rank(spatial_ndim, x, **_whole(x, spatial_ndim, data_format))
+
+
+def _lowest(x: Array) -> Any:
+    """Return what is below all numbers of a dtype."""
+    return -np.inf if x.dtype.kind in "fV" else np.iinfo(x.dtype).min
 
 
 def _whole(x: Array, ndim: int, data_format: str) -> dict[str, Any]:
