@@ -99,6 +99,7 @@ def test_a_file_that_is_a_directory(cache):
     assert int(run(SCRIPT, NUMBA_CACHE_DIR=cache)) > 0
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_many_processes_fill_one_directory(tmp_path, times):
     for time in range(times):

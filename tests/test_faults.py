@@ -223,6 +223,7 @@ def test_under_numbas_check_of_bounds(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform == "win32", reason="reads the use of memory")
 def test_more_elements_than_an_int32_counts():
     # Four planes of 2**29 + 2**14 bytes and more; maxima are planted where they must be found.
@@ -258,6 +259,7 @@ def test_more_elements_than_an_int32_counts():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_training_for_ten_minutes():
     output = run(
