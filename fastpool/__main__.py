@@ -21,8 +21,9 @@ from fastpool.bench import CASES, QUICK, Case, Effort
 from fastpool.peers import OPERATIONS
 from fastpool.window import window
 
-#: What `warmup` compiles for.
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+#: What `warmup` compiles for, and `verify` compares.
+DTYPES = ("bool", *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)))
+DTYPES += ("float16", "float32", "float64")
 
 
 def demo(arguments: argparse.Namespace) -> int:

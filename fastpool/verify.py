@@ -22,7 +22,8 @@ def main(name: str, cases: int, seed: int, dtypes: Sequence[str], json: Path | N
     except ImportError as error:
         console.print(f"{name} is not installed ({error}).", markup=False)
         return 2
-    total = cases * sum(hasattr(implementation, each) for each in NAMES)
+    large = implementation is fastpool
+    total = (cases + large * -(-cases // 20)) * sum(hasattr(implementation, each) for each in NAMES)
     columns = TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
@@ -32,7 +33,7 @@ def main(name: str, cases: int, seed: int, dtypes: Sequence[str], json: Path | N
             seed=seed,
             dtypes=dtypes,
             exact=implementation is fastpool,
-            large=implementation is fastpool,
+            large=large,
             progress=lambda name: bar.update(task, advance=1, description=name),
         )
     print(report)

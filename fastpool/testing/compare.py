@@ -86,14 +86,16 @@ def _of_result(call: Call, expected: Array, actual: Array, place: int, exact: bo
         if getattr(actual, what) != getattr(expected, what):
             return Verdict("differed", f"{what} {getattr(actual, what)} instead of {getattr(expected, what)}")
     bound = call.tolerance(place, expected)
+    strict = exact and not call.averages
     if same(actual, expected, signs=bound is not None):
         return Verdict("identical")
-    if bound is not None and not (exact and not call.averages) and near(actual, expected, bound):
+    if bound is not None and not strict and near(actual, expected, bound):
         return Verdict("near")
+    off = ~_equal(actual, expected)
+    if bound is not None and not strict:
+        off &= ~_within(actual, expected, bound)
     # Where all are equal, a zero has the other sign.
-    wrong = ~_equal(actual, expected)
-    if not wrong.any():
-        wrong = np.signbit(actual) != np.signbit(expected)
+    wrong = off if off.any() else np.signbit(actual) != np.signbit(expected)
     where = tuple(np.argwhere(wrong)[0].tolist())
     return Verdict("differed", f"result {place} has {actual[where]} instead of {expected[where]} at {where}")
 
@@ -125,8 +127,10 @@ def near(actual: Array, expected: Array, bound: Array) -> bool:
     >>> near(np.array([1.5, np.inf]), np.array([1.0, np.inf]), np.array([0.5, 0.5]))
     True
     """
+    return bool(_within(actual, expected, bound).all())
+
+
+def _within(actual: Array, expected: Array, bound: Array) -> Array:
     actual, expected = actual.astype(float), expected.astype(float)
-    number = np.isfinite(expected)
-    if not same(actual[~number], expected[~number]):
-        return False
-    return bool((abs(actual[number] - expected[number]) <= np.broadcast_to(bound, number.shape)[number]).all())
+    with np.errstate(invalid="ignore"):  # infinities
+        return np.asarray(_equal(actual, expected) | (np.isfinite(expected) & (abs(actual - expected) <= bound)))

@@ -26,7 +26,7 @@ from numpy.typing import DTypeLike
 
 from fastpool import reference
 from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, Array, Shape, random_array
-from fastpool.testing.calls import Call
+from fastpool.testing.calls import PERIOD, Call
 
 Lengths = Sequence[st.SearchStrategy[int]]
 
@@ -139,7 +139,7 @@ def calls(draw: st.DrawFn, name: str, dtypes: Sequence[DTypeLike] = NUMBERS, lar
     dtypes : sequence of dtype
         Of the arrays; of gradients as well.
     large : bool
-        Whether a call in some 20 has an input of more than 4 MiB, so that threads share it.
+        Whether x has more than 4 MiB, so that threads share it; not of `im2col` and `col2im`.
     """
     kind = re.sub(r"\dd|_backward", "", name).lower().replace("_", "")
     ndim = int((re.findall(r"(\d)d", name) or [draw(st.integers(1, 3))])[0])
@@ -157,17 +157,23 @@ def calls(draw: st.DrawFn, name: str, dtypes: Sequence[DTypeLike] = NUMBERS, lar
     if kind == "pooling":
         leading = (leading + (1, 1))[:2]
     shape = (*leading, *spatial, *([draw(channels)] if channels_last else []))
-    # Of a wide range: Hypothesis prefers the ends of a small one.
-    if large and draw(st.integers(0, 2**16)) % 20 == 19:
+    sums = kind.startswith(("avg", "lp", "adaptiveavg", "globalavg"))
+    kinds = SUMMABLE if sums else KINDS
+    draw_array: Callable[..., st.SearchStrategy[Array]] = arrays
+    if large and kind not in ("im2col", "col2im"):
+        draw_array = _repeated
         shape = tuple(max(1, n) for n in (shape if leading else (1, *shape)))
         shape = (_LARGE // dtype.itemsize // int(np.prod(shape[1:])) + 1, *shape[1:])
-
-    sums = kind.startswith(("avg", "lp", "adaptiveavg", "globalavg"))
-    x = draw(arrays(shape, dtype, SUMMABLE if sums else KINDS))
+    x = draw(draw_array(shape, dtype, kinds))
     layout = draw(input_layouts) if dtype.kind != "V" else "contiguous"
     with np.errstate(all="ignore"):
-        given, parameters = _given(draw, name, kind, ndim, x, window)
+        given, parameters = _given(draw, draw_array, name, kind, ndim, x, window)
     return Call(name, given, parameters, layout)
+
+
+def _repeated(shape: Shape, dtype: DTypeLike, kinds: st.SearchStrategy[str]) -> st.SearchStrategy[Array]:
+    """Draw an array; many planes are a few, again and again."""
+    return arrays((min(shape[0], PERIOD), *shape[1:]), dtype, kinds).map(lambda x: np.resize(x, shape))
 
 
 @st.composite
@@ -206,7 +212,13 @@ def _geometry(draw: st.DrawFn, kind: str, ndim: int) -> tuple[Shape, dict[str, A
 
 
 def _given(
-    draw: st.DrawFn, name: str, kind: str, ndim: int, x: Array, window: dict[str, Any]
+    draw: st.DrawFn,
+    draw_array: Callable[..., st.SearchStrategy[Array]],
+    name: str,
+    kind: str,
+    ndim: int,
+    x: Array,
+    window: dict[str, Any],
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and the parameters of a call; what a backward takes, the reference gives for `x`."""
 
@@ -218,7 +230,7 @@ def _given(
 
     def gradient(y: Array) -> Array:
         dtype = x.dtype if x.dtype.kind != "b" else np.uint8
-        return draw(arrays(y.shape, dtype, SUMMABLE))
+        return draw(draw_array(y.shape, dtype, SUMMABLE))
 
     if name[0].isupper():
         forward: Callable[[], Any] = lambda: getattr(reference, name)(**window).forward(x)  # noqa: E731
