@@ -260,9 +260,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page():
-    for package in ("jinja2", "matplotlib"):
+def extra():
+    """Skip what needs the command's extra without it."""
+    for package in ("jinja2", "matplotlib", "rich"):
         pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module")
+def page(extra):
     return bench.as_html(a_report())
 
 
@@ -328,9 +333,7 @@ def restored(monkeypatch):
     numba.set_num_threads(threads)
 
 
-def test_command(restored, tmp_path):
-    for package in ("jinja2", "matplotlib", "rich"):
-        pytest.importorskip(package)
+def test_command(extra, restored, tmp_path):
     files = {suffix: tmp_path / f"bench.{suffix}" for suffix in ("json", "svg", "html")}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -379,8 +382,7 @@ def test_command(restored, tmp_path):
         assert str(path) in text.replace("\n", "")
 
 
-def test_reference_is_left_out_where_it_would_take_too_long(restored, monkeypatch, capsys, tmp_path):
-    pytest.importorskip("rich")
+def test_reference_is_left_out_where_it_would_take_too_long(extra, restored, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(peers, "versions", lambda: ({}, dict.fromkeys(PEERS, "not wanted")))
     path = tmp_path / "bench.json"
     shape = ["--shape", "1,1,1024,1026", "--kernel", "1"]  # more than QUICK has patience for
@@ -391,9 +393,7 @@ def test_reference_is_left_out_where_it_would_take_too_long(restored, monkeypatc
     assert "reference" not in result["seconds"]
 
 
-def test_what_a_peer_refuses_is_noted(restored, monkeypatch, capsys):
-    pytest.importorskip("rich")
-
+def test_what_a_peer_refuses_is_noted(extra, restored, monkeypatch, capsys):
     def refuse(task):
         raise RuntimeError("no such window\nin this library")
 
@@ -406,8 +406,7 @@ def test_what_a_peer_refuses_is_noted(restored, monkeypatch, capsys):
     assert "time of the best peer" not in printed
 
 
-def test_peers_that_are_missing_are_named():
-    pytest.importorskip("rich")
+def test_peers_that_are_missing_are_named(extra):
     modules = ("torch", "onnxruntime", "openvino", "jax", "skimage")
     result = run("bench", "--shapes", "notebook", "--ops", "infer", "--quick", code=without(*modules))
     assert result.returncode == 0, result.stderr
