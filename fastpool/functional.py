@@ -1524,11 +1524,16 @@ def _planned(
     kernel, stride, dilation = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels
-    elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1:
+    elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
         chosen = kernels.small(stride, ndim == 3)
     else:
         chosen = kernels.large
     return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading + w.output[:-1]))
+
+
+def _kept(w: Window) -> bool:
+    """Whether a few rows of all slices that a window reaches over, if it has three axes, can be kept."""
+    return len(w.input) < 3 or ((w.kernel_size[0] - 1) * w.dilation[0] + 1) * w.output[-1] <= rows.KEPT // 16
 
 
 def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:

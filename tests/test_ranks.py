@@ -82,6 +82,23 @@ def test_max(case, layout):
         same_values(found, positions)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 7, 190, 180), (5, 13, 30, 40), (2, 3, 5, 5500)], ids=["bands", "ring", "long"])
+def test_slices_that_are_kept(shape, stride):
+    """More than is kept of pooled slices at a time; NaN in a slice, and ranges of rows that end amid one."""
+    x = drawn(shape, np.dtype("f"), "ties")
+    x[1, 2, 1:3, 5::50] = np.nan
+    arguments = {"kernel_size": (3, 2, 3), "stride": stride, "padding": 1}
+    y, argmax = reference.max_pool3d(x, **arguments, return_argmax=True)
+    fast, positions = fastpool.max_pool3d(x, **arguments, return_argmax=True)
+    same(fast, y)
+    same_values(positions, argmax)
+    same(fastpool.max_pool3d(x, **arguments), y)
+    x = drawn(shape, np.dtype("f"))
+    expected = reference.avg_pool3d(and_magnitude(x), **arguments)
+    near(fastpool.avg_pool3d(x, **arguments), *expected, 3 + 2 + 3)
+
+
 @given(pools())
 @settings(max_examples=150)
 def test_max_backward(case):

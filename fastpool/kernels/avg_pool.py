@@ -1,9 +1,9 @@
 """Average pooling, for small windows (see `fastpool.kernels.rows`), all others (`fastpool.kernels.tile`), and backward.
 
-A window is summed down its columns first and then across: its error is at most half a unit in the last place of
-the sum of the absolute values for each of height + width additions, where one sum after another would have height
-* width of them. What is shared by neighbouring windows is not added up once for all: a running sum would carry
-its errors along the row.
+A window's slices are summed each for itself, down the columns first and then across: its error is at most half a
+unit in the last place of the sum of the absolute values for each of depth + height + width additions, where one sum
+after another would have depth * height * width of them. What is shared by neighbouring windows is not added up once
+for all, but for whole slices: a running sum would carry its errors along the row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
-from fastpool.kernels.geometry import axes, axis, ceil_div, layout, lines_meeting, places_inside, plane_offset
+from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
 
@@ -45,54 +45,65 @@ def avg_pool(stride: int, deep: bool) -> Kernel:
         return total
 
     @inline
-    def pool(source, z, h, w, part, values, positions, careful, more):
-        """Pool one vector of each row of a group."""
-        d, elements, heights, widths = more
+    def pool(elements, source, h, w, part, values, positions, careful, more):
+        """Pool one vector of each row of a group; of deep windows, add up only."""
+        d, heights, widths = more
         zero = simd.splat(simd.widened(d, many), 0)
         width = simd.load_where(part.outputs, part.all_outputs, simd.splat(d, 1), widths, part.first)
-        plane, number, out, into, ahead = part.plane, part.slice, part.out, part.into, part.ahead
-        near, far, base = rows.slice_places(z, h, source, plane, number)
-        base += part.column
+        plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
+        base = plane_offset(source, plane) + part.column
         step = h.dilation * source.row_step
         for _ in range(part.rows):
             rows.ask(d, elements, ahead, part.share)
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            # The rows of the window, slice by slice.
-            inner = last - first
-            count = (far - near) * inner
-            offset, left = base + (top + first * h.dilation) * source.row_step, inner
+            offset = base + (top + first * h.dilation) * source.row_step
             total = simd.load_where(part.inside, part.all_inside, zero, elements, offset)
-            for _ in range(1, count):
+            for _ in range(first + 1, last):
                 simd.rolled()
                 offset += step
-                if z is not None:
-                    left -= 1
-                    if left == 0:
-                        offset += z.dilation * h.input * source.row_step - inner * step
-                        left = inner
                 total = total + simd.load_where(part.inside, part.all_inside, zero, elements, offset)
-            average = across(d, total, w.kernel) / (width * simd.splat(d, heights[number * h.output + out]))
-            simd.store_where(part.outputs, part.all_outputs, values, into, average)
+            result = across(d, total, w.kernel)
+            if not deep:
+                result = result / (width * simd.splat(d, heights[out]))
+            simd.store_where(part.outputs, part.all_outputs, values, into, result)
             into += w.output
             out += 1
             if out == h.output:
                 out = 0
-                plane, number = rows.next_slice(z, plane, number)
-                near, far, base = rows.slice_places(z, h, source, plane, number)
-                base += part.column
+                plane += 1
+                base = plane_offset(source, plane) + part.column
+
+    @inline
+    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+        """Add up what there is of each slice, and divide it."""
+        _, heights, widths = more
+        one = simd.splat(d, 1)
+        for row in range(slices.rows):
+            height = simd.splat(d, heights[slices.line + row])
+            at, into = row * w.output, slices.into + row * w.output
+            for i in range(0, w.output, simd.lanes(d)):
+                total = simd.load(d, kept, slices.offsets[0] + at + i)
+                for k in range(1, slices.many):
+                    simd.rolled()
+                    total = total + simd.load(d, kept, slices.offsets[k] + at + i)
+                width = simd.load_or(one, widths, i, 0, w.output - i)
+                simd.store_before(values, into + i, total / (width * height), into + w.output)
 
     def body(start, stop, geometry, x, heights, widths, y):
-        """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, H, W).
+        """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, D * H, W).
 
         Every window is divided by the product of the height of its row and the width of its column.
         """
-        h, w = axis(geometry, 1), axis(geometry, 2)
-        z = axis(geometry, 0) if deep else None
+        z, h, w = axes(geometry)
         d = simd.tag(x)
-        more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths))
-        rows.sweep(start, stop, z, h, w, d, simd.widened(d, many), x, y, None, pool, None, more)
+        wide = simd.widened(d, many)
+        more = (d, simd.pointer(heights), simd.pointer(widths))
+        if deep:
+            rows.sweep_slices(start, stop, z, h, w, d, d, wide, x, y, None, pool, merge, None, more)
+        else:
+            rows.sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more)
 
     body.__name__ = f"avg_pool-{stride}{'-deep' * deep}"
     return Kernel(body, writes=1)

@@ -79,6 +79,8 @@ class Layout(NamedTuple):
     inner_step: int
     row_step: int
     end: int  # behind the last element, even one before others: what may be read without harm
+    item: int  # bytes of an element
+    nbytes: int  # of all elements
 
 
 @inline
@@ -88,7 +90,9 @@ def layout(x):
     end = 1
     for i in range(x.ndim):
         end += max(0, (x.shape[i] - 1) * (x.strides[i] // item))
-    return Layout(x.shape[1], x.strides[0] // item, x.strides[1] // item, x.strides[2] // item, end)
+    return Layout(
+        x.shape[1], x.strides[0] // item, x.strides[1] // item, x.strides[2] // item, end, item, x.size * item
+    )
 
 
 @inline

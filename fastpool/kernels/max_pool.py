@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, places_inside
+from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import ask, next_slice, slice_places, sweep, vectors
+from fastpool.kernels.rows import MERGED, ask, sweep, sweep_slices, vectors
 
 
 @inline
@@ -62,16 +62,15 @@ def max_pool(stride: int, deep: bool) -> Kernel:
         return best, at
 
     @inline
-    def pool(source, z, h, w, part, values, positions, careful, more):
+    def pool(elements, source, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group; return whether there was a NaN."""
-        d, dp, elements, firsts = more
+        d, dp, firsts = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
         first_at = simd.splat(dp, 0)
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
-        plane, number, out, into, ahead = part.plane, part.slice, part.out, part.into, part.ahead
-        near, far, base = slice_places(z, h, source, plane, number)
-        base += part.column
+        plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
+        base = plane_offset(source, plane) + part.column
         step = h.dilation * source.row_step
         nan = False
         for _ in range(part.rows):
@@ -79,30 +78,22 @@ def max_pool(stride: int, deep: bool) -> Kernel:
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            # The rows of the window, slice by slice.
-            inner = last - first
-            count = (far - near) * inner
-            offset, left = base + (top + first * h.dilation) * source.row_step, inner
+            offset = base + (top + first * h.dilation) * source.row_step
             if positions is None:
                 v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                if count < 2:
+                if last - first < 2:
                     nan |= simd.any_lane(simd.is_nan(v))
-                for _ in range(1, count):
+                for _ in range(first + 1, last):
                     simd.rolled()
                     offset += step
-                    if z is not None:
-                        left -= 1
-                        if left == 0:
-                            offset += z.dilation * h.input * source.row_step - inner * step
-                            left = inner
                     other = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
                     nan |= simd.any_lane(simd.either_nan(v, other))
                     v = simd.select(outranks(other, v, careful), other, v)
                 best, _ = across(d, dp, v, w.kernel, first_at, careful)
             else:
-                place = (near * h.places + first) * w.places
+                place = first * w.places
                 best, at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
-                for _ in range(count):
+                for _ in range(first, last):
                     simd.rolled()
                     v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
                     nan |= simd.any_lane(simd.is_nan(v))
@@ -112,36 +103,60 @@ def max_pool(stride: int, deep: bool) -> Kernel:
                     best = simd.select(better, other, best)
                     at = simd.select(better, other_at + simd.splat(dp, place), at)
                     place += w.places
-                    if z is not None:
-                        left -= 1
-                        if left == 0:
-                            offset += z.dilation * h.input * source.row_step - inner * step
-                            place += (h.places - inner) * w.places
-                            left = inner
                 simd.store_where(part.outputs, part.all_outputs, positions, into, at)
             simd.store_where(part.outputs, part.all_outputs, values, into, best)
             into += w.output
             out += 1
             if out == h.output:
                 out = 0
-                plane, number = next_slice(z, plane, number)
-                near, far, base = slice_places(z, h, source, plane, number)
-                base += part.column
+                plane += 1
+                base = plane_offset(source, plane) + part.column
         return nan
+
+    @inline
+    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+        """Take the maxima of what was pooled of each slice; return whether there was a NaN."""
+        d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
+        lanes, size = simd.lanes(d), h.places * w.places
+        count = slices.rows * w.output
+        end = slices.into + count
+        nan = simd.is_nan(simd.splat(d, 0))
+        for i in range(0, count, lanes):
+            best = simd.load(d, kept, slices.offsets[0] + i)
+            nan = nan | simd.is_nan(best)
+            at = simd.splat(dp, 0)
+            if positions is not None:
+                at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
+            for k in range(1, slices.many):
+                simd.rolled()
+                other = simd.load(d, kept, slices.offsets[k] + i)
+                nan = nan | simd.is_nan(other)
+                better = outranks(other, best, careful)
+                best = simd.select(better, other, best)
+                if positions is not None:
+                    other_at = simd.load(dp, kept_at, slices.offsets[k] + i) + simd.splat(dp, (slices.first + k) * size)
+                    at = simd.select(better, other_at, at)
+            simd.store_before(values, slices.into + i, best, end)
+            if positions is not None:
+                simd.store_before(positions, slices.into + i, at, end)
+        return simd.any_lane(nan)
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
-        h, w = axis(geometry, 1), axis(geometry, 2)
-        z = axis(geometry, 0) if deep else None
+        z, h, w = axes(geometry)
         d = simd.tag(x)
-        dp = simd.position_tag(d, argmax)
+        dp, wide = simd.position_tag(d, argmax), simd.widened(d, many)
         # Of each window that may begin in the padding, the first place that is an element.
         first_scratch = simd.scratch(dp, w.before + simd.lanes(d))
         firsts = simd.pointer(first_scratch)
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
-        more = (d, dp, simd.pointer(x), firsts)
-        sweep(start, stop, z, h, w, d, simd.widened(d, many), x, y, argmax, pool, simd.nans(d), more)
+        more = (d, dp, firsts)
+        if deep:
+            sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, simd.nans(d), more)
+        else:
+            values, positions = simd.pointer(y), simd.pointer(argmax)
+            sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), values, positions, pool, simd.nans(d), more)
         simd.keep((first_scratch,))
 
     body.__name__ = f"max_pool-{stride}{'-deep' * deep}"

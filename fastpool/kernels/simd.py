@@ -249,7 +249,9 @@ def beside(typingctx: Any, array: types.Array, memory: types.CPointer) -> Any:
 
 @intrinsic
 def offset(typingctx: Any, memory: types.CPointer, elements: types.Integer) -> Any:
-    """The address that is so many elements further."""
+    """The address that is so many elements further; of None, None."""
+    if isinstance(memory, types.NoneType):
+        return _constant(memory, memory, elements)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.gep(args[0], [args[1]])
