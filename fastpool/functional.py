@@ -47,6 +47,8 @@ SHORT = 32
 FLAT = 1 << 12
 #: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
 FEW = 16
+#: In more windows than so many an element is not asked for its gradients, but these are gone through one by one.
+OVERLAP = 64
 
 
 def im2col(
@@ -1468,15 +1470,21 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 
 
 class _Kernels(NamedTuple):
-    """The kernels of an operation: for small windows, for all others, and for pixels, whose channels are last."""
+    """The kernels of an operation: for small windows, for all others, and both for pixels, whose channels are last."""
 
     small: Callable[[int, bool], Kernel]
     large: Kernel
     pixels: Kernel
+    pixels_large: Kernel
+    keeping: int  # see `fastpool.kernels.pixels.by_rows`
 
 
-_MAXIMA = _Kernels(max_pool.max_pool, max_pool_large.max_pool_large, pixels.max_pool_pixels)
-_AVERAGES = _Kernels(avg_pool.avg_pool, avg_pool.avg_pool_large, pixels.avg_pool_pixels)
+_MAXIMA = _Kernels(
+    max_pool.max_pool, max_pool_large.max_pool_large, pixels.max_pool_pixels, pixels.max_pool_pixels_large, 2
+)
+_AVERAGES = _Kernels(
+    avg_pool.avg_pool, avg_pool.avg_pool_large, pixels.avg_pool_pixels, pixels.avg_pool_pixels_large, 4
+)
 
 
 class _Plan(NamedTuple):
@@ -1523,7 +1531,7 @@ def _planned(
     w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     kernel, stride, dilation = w.in_row
     if _by_pixels(trailing):
-        chosen = kernels.pixels
+        chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
         chosen = kernels.small(stride, ndim == 3)
     else:
@@ -1541,7 +1549,8 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[in
     written = _contiguous(dx)
     gradient, positions, target = (_planes(a, w, trailing) for a in (dy, argmax, written))
     if _by_pixels(trailing):
-        kernel = pixels.max_pool_pixels_backward if trailing[0] > FEW else max_pool_backward.scatter(True)
+        asked = trailing[0] > FEW and w.taps <= OVERLAP * prod(w.stride)
+        kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
     elif len(w.input) < 3 and w.side_by_side and w.stride[-1] == 2 and w.input[-1] >= WIDE:
         kernel = max_pool_backward.route
     else:

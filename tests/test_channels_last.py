@@ -3,8 +3,10 @@
 import brute
 import numpy as np
 import pytest
-from helpers import DTYPES, FLOATS, NUMBERS, and_magnitude, near, same_bits, same_values, sentinel, surroundings
+from helpers import DTYPES, FLOATS, NUMBERS, and_magnitude, near, same_bits, same_values, sentinel, surroundings, terms
 
+import fastpool
+from fastpool import reference
 from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
 LAST = {"data_format": "channels_last"}
@@ -123,6 +125,18 @@ def test_a_window_is_of_one_channel(implementation):
     dx = implementation.max_pool2d_backward([[[5, 9]]], argmax, x.shape, 2, **LAST)
     same_values(dx, np.array([[[0, 9], [0, 0]], [[0, 0], [5, 0]]]))
     same_values(implementation.avg_pool2d_backward([[[4, 8]]], x.shape, 2, **LAST), np.full((2, 2, 2), [1.0, 2]))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rows_that_are_kept_of_some_channels_at_a_time(dtype):
+    window = {"kernel_size": 5, "stride": 1, "padding": 2, **LAST}
+    x = random_array((2, 7, 190, 150), dtype, kind="gaps")
+    y, argmax = reference.max_pool2d(x, **window, return_argmax=True)
+    fast, positions = fastpool.max_pool2d(x, **window, return_argmax=True)
+    same_values(fast, y)
+    same_values(positions, argmax)
+    same_values(fastpool.max_pool2d(x, **window), y)
+    near(fastpool.avg_pool2d(x, **window), *reference.avg_pool2d(and_magnitude(x), **window), terms(x.dtype, 5))
 
 
 @pytest.mark.parametrize("function", ["max_pool2d", "avg_pool2d"])

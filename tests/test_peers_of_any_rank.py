@@ -64,7 +64,7 @@ def gradient(torch, y, dy, given):
 
 
 @given(case=pools())
-@settings(max_examples=100)
+@settings(max_examples=75)
 def test_max_pool_of_torch(implementation, torch, case):
     ndim, shape, window, dtype = case
     x = distinct(shape, dtype)
@@ -85,7 +85,7 @@ def test_max_pool_of_torch(implementation, torch, case):
 
 
 @given(case=pools(most=1), divisor=strategies.divisors)
-@settings(max_examples=100)
+@settings(max_examples=75)
 def test_avg_pool_of_torch(implementation, torch, case, divisor):
     ndim, shape, window, dtype = case
     window = {key: value for key, value in window.items() if key != "dilation"}
@@ -110,7 +110,7 @@ def test_avg_pool_of_torch(implementation, torch, case, divisor):
 
 
 @given(case=pools(most=1), norm=st.sampled_from([1, 2, 3, 1.5, 4]))
-@settings(max_examples=100)
+@settings(max_examples=75)
 def test_lp_pool_of_torch(implementation, torch, case, norm):
     # There is no padding and no dilation there, no abs(), and a ragged window in ceil mode is scaled up.
     ndim, shape, window, dtype = case
@@ -133,7 +133,7 @@ def test_lp_pool_of_torch(implementation, torch, case, norm):
 
 
 @given(data=st.data(), dtype=st.sampled_from(FLOATS))
-@settings(max_examples=100)
+@settings(max_examples=75)
 def test_adaptive_pools_of_torch(implementation, torch, data, dtype):
     ndim = data.draw(st.integers(1, 3))
     lengths = st.integers(1, LENGTHS[ndim])
@@ -159,7 +159,7 @@ def test_adaptive_pools_of_torch(implementation, torch, data, dtype):
 
 
 @given(data=st.data(), dtype=st.sampled_from(FLOATS))
-@settings(max_examples=100)
+@settings(max_examples=75)
 def test_max_unpool_of_torch(implementation, torch, data, dtype):
     ndim = data.draw(st.integers(1, 3))
     pooled = data.draw(st.tuples(*[st.integers(1, 4)] * ndim))
@@ -184,7 +184,7 @@ def test_max_unpool_of_torch(implementation, torch, data, dtype):
 
 
 @given(case=pools(ranks=(1, 2)))
-@settings(max_examples=100)
+@settings(max_examples=75)
 def test_columns_of_torch(implementation, torch, case):
     ndim, shape, window, dtype = case
     window = {key: value for key, value in window.items() if key != "ceil_mode"}

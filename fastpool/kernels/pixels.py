@@ -2,7 +2,9 @@
 
 Nothing has to be moved between lanes here. A pixel of the result is made from a few pixels at constant distances,
 listed once for all pixels whose windows meet the edges alike; the list is walked for some vectors of channels at a
-time, so that its cost is shared. All arrays are (1, N, depth * height, width * channels) with contiguous rows.
+time, so that its cost is shared. Of larger windows every row is reduced by itself and kept, while there are windows
+that it is in: width + height places in place of width * height. All arrays are (1, N, depth * height, width * channels)
+with contiguous rows.
 
 Going backwards, an element's list has the windows that hold it, in the order of the kernel's places. Each element
 is written once, nothing is set to zero first.
@@ -13,12 +15,15 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, layout, lines_meeting, places_inside, plane_offset
+from fastpool.kernels.geometry import Axis, axes, layout, lines_meeting, places_inside, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
+from fastpool.window import Window
 
 #: Vectors of channels that share one walk through the list.
 SHARED = 4
+#: So many bytes of reduced rows are kept, and their positions.
+KEPT = 1 << 19
 #: Of arrays of so many bytes, the rows of a window are asked for so many elements ahead, each for itself.
 FAR, AHEAD = 1 << 23, 512
 
@@ -81,12 +86,95 @@ def sweep(start, stop, geometry, x, reduce, more):
     simd.keep((tables,))
 
 
+def by_rows(w: Window, keeping: int) -> bool:
+    """Return whether `sweep_rows` is faster than `sweep`, and the rows of one vector of channels can be kept.
+
+    To keep a row, and to read it again, costs as much as `keeping` places of a window.
+    """
+    z, h, across = (Axis(*numbers) for numbers in w.geometry.tolist())
+    span = (h.kernel - 1) * h.dilation + 1
+    places = min(h.stride, span) * across.kernel + h.kernel
+    return places + keeping < h.kernel * across.kernel and z.kernel * span * across.output * simd.BYTES <= KEPT
+
+
 @inline
-def largest(d, dp, source, base, offsets, steps, count, mask, whole, result_at):
-    """Return the maxima of some channels, and their positions, in np.argmax's order."""
+def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
+    """Do for the outputs of some rows what `sweep` does, in two steps, of some channels at a time.
+
+    `across(base, offsets, steps, count, 0, 0, into, channels, kept, kept_at, more)` writes what one row of a window is
+    reduced to, and `down(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more)` the
+    pixel, from what is kept of all of its rows. Those of a window's slices are reduced again for the next slice.
+    """
+    z, h, w = axes(geometry)
+    source = layout(x)
+    elements, far_away = simd.pointer(x), source.nbytes >= FAR
+    channels, lanes = x.shape[3] // w.input, simd.lanes(d)
+    span = (h.kernel - 1) * h.dilation + 1
+    room = KEPT // simd.BYTES * lanes // (z.kernel * span * w.output)
+    block = max(1, min(channels, room // lanes * lanes))
+    size = w.output * block
+    kept_scratch = simd.scratch(d, z.kernel * span * size + SHARED * lanes)
+    kept_at_scratch = simd.scratch(dp, 0 if argmax is None else z.kernel * span * size + SHARED * lanes)
+    kept, kept_at = simd.pointer(kept_scratch), simd.beside(argmax, simd.pointer(kept_at_scratch))
+    tables = np.empty((4, max(w.kernel, z.kernel * h.kernel)), np.int64)
+    columns, places = simd.pointer(tables), simd.pointer(tables[1])
+    lines, steps = simd.pointer(tables[2]), simd.pointer(tables[3])
+    for k in range(w.kernel):
+        columns[k], places[k] = k * w.dilation * channels, k
+    row = start
+    while row < stop:
+        # Our rows of one slice of outputs.
+        plane, number, begin = row // h.output // z.output, row // h.output % z.output, row % h.output
+        end = min(h.output, begin + stop - row)
+        front = number * z.stride - z.before
+        near, far = places_inside(z, front)
+        base = plane_offset(source, plane)
+        for channel in range(0, channels, block):
+            count = min(block, channels - channel)
+            reduced = 0
+            for out in range(begin, end):
+                top = out * h.stride - h.before
+                first, last = places_inside(h, top)
+                behind = top + (last - 1) * h.dilation + 1
+                for y in range(max(reduced, top), behind):
+                    for k in range(near, far):
+                        line = base + ((front + k * z.dilation) * h.input + y) * source.row_step + channel
+                        into = (k * span + y % span) * size
+                        for j in range(w.output):
+                            side = j * w.stride - w.before
+                            left, right = places_inside(w, side)
+                            if far_away:
+                                ask(d, elements, line + side * channels + AHEAD, w.stride * channels)
+                            across(
+                                line + side * channels, simd.offset(columns, left), simd.offset(places, left),
+                                right - left, 0, 0, into + j * block, count, kept, kept_at, more,
+                            )  # fmt: skip
+                reduced = max(reduced, behind)
+                met = 0
+                for k in range(near, far):
+                    for i in range(first, last):
+                        lines[met] = (k * span + (top + i * h.dilation) % span) * size
+                        steps[met] = (k * h.places + i) * w.places
+                        met += 1
+                into = (row + out - begin) * w.output * channels + channel
+                for j in range(w.output):
+                    line = number * h.output + out
+                    down(j * block, lines, steps, met, line, j, into + j * channels, count, kept, kept_at, more)
+        row += end - begin
+    simd.keep((kept_scratch, kept_at_scratch, tables))
+
+
+@inline
+def largest(d, dp, source, source_at, base, offsets, steps, count, mask, whole, result_at):
+    """Return the maxima of some channels, and their positions, in np.argmax's order.
+
+    Positions are `steps`, on top of those at `source_at`, if that is not None.
+    """
     zero = simd.splat(d, 0)
     best = simd.load_where(mask, whole, zero, source, base + offsets[0])
     at = simd.splat(dp, steps[0])
+    if source_at is not None:
+        at = at + simd.load(dp, source_at, base + offsets[0])
     nan = simd.is_nan(best)
     for k in range(1, count):
         simd.rolled()
@@ -98,7 +186,10 @@ def largest(d, dp, source, base, offsets, steps, count, mask, whole, result_at):
         else:
             better = simd.greater_or_nan(v, best) & simd.is_number(best)
             best = simd.select(better, v, best)
-            at = simd.select(better, simd.splat(dp, steps[k]), at)
+            other_at = simd.splat(dp, steps[k])
+            if source_at is not None:
+                other_at = other_at + simd.load(dp, source_at, base + offsets[k])
+            at = simd.select(better, other_at, at)
     if result_at is None:
         best = simd.select(nan, simd.splat(d, simd.nan(d)), best)
     return best, at
@@ -112,22 +203,42 @@ def put(positions, into, at, mask, whole):
 
 
 @inline
-def maximum(base, offsets, steps, count, line, column, into, channels, more):
+def take(d, dp, source, source_at, base, offsets, steps, count, into, channels, result, result_at):
     """Write one pixel's maxima and positions."""
-    d, dp, source, result, result_at = more
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
     shared = channels // (SHARED * lanes) * (SHARED * lanes)
     for c in range(0, shared, SHARED * lanes):
-        best, at = largest(d4, dp4, source, base + c, offsets, steps, count, whole4, True, result_at)
+        best, at = largest(d4, dp4, source, source_at, base + c, offsets, steps, count, whole4, True, result_at)
         simd.store(result, into + c, best)
         put(result_at, into + c, at, whole4, True)
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
-        best, at = largest(d, dp, source, base + c, offsets, steps, count, mask, whole, result_at)
+        best, at = largest(d, dp, source, source_at, base + c, offsets, steps, count, mask, whole, result_at)
         simd.store_where(mask, whole, result, into + c, best)
         put(result_at, into + c, at, mask, whole)
+
+
+@inline
+def maximum(base, offsets, steps, count, line, column, into, channels, more):
+    """Write one pixel's maxima and positions."""
+    d, dp, source, result, result_at = more
+    take(d, dp, source, None, base, offsets, steps, count, into, channels, result, result_at)
+
+
+@inline
+def maximum_across(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+    """Keep the maxima of a row of a window, and their columns."""
+    d, dp, source, _, _ = more
+    take(d, dp, source, None, base, offsets, steps, count, into, channels, kept, kept_at)
+
+
+@inline
+def maximum_down(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+    """Write one pixel's maxima and positions, from those of its rows."""
+    d, dp, _, result, result_at = more
+    take(d, dp, kept, kept_at, base, offsets, steps, count, into, channels, result, result_at)
 
 
 @kernel(writes=2)
@@ -136,6 +247,15 @@ def max_pool_pixels(start, stop, geometry, x, y, argmax):
     d = simd.tag(x)
     more = (d, simd.position_tag(d, argmax), simd.pointer(x), simd.pointer(y), simd.pointer(argmax))
     sweep(start, stop, geometry, x, maximum, more)
+
+
+@kernel(writes=2)
+def max_pool_pixels_large(start, stop, geometry, x, y, argmax):
+    """Do what `max_pool_pixels` does, a window's rows one by one."""
+    d = simd.tag(x)
+    dp = simd.position_tag(d, argmax)
+    more = (d, dp, simd.pointer(x), simd.pointer(y), simd.pointer(argmax))
+    sweep_rows(start, stop, geometry, d, dp, x, argmax, maximum_across, maximum_down, more)
 
 
 @inline
@@ -150,21 +270,46 @@ def total(d, source, base, offsets, count, mask, whole):
 
 
 @inline
-def average(base, offsets, steps, count, line, column, into, channels, more):
-    """Write one pixel's averages."""
-    d, source, heights, widths, result = more
+def divided(d, v, divisor):
+    """Return v / divisor, or v if that is None."""
+    return v if divisor is None else v / simd.splat(d, divisor)
+
+
+@inline
+def add_up(d, source, base, offsets, count, into, channels, result, divisor):
+    """Write one pixel's sums, divided."""
     d4 = simd.widened(d, SHARED)
     lanes = simd.lanes(d)
-    divisor = heights[line] * widths[column]
     whole4 = simd.between(d4, 0, SHARED * lanes)
     shared = channels // (SHARED * lanes) * (SHARED * lanes)
     for c in range(0, shared, SHARED * lanes):
         v = total(d4, source, base + c, offsets, count, whole4, True)
-        simd.store(result, into + c, v / simd.splat(d4, divisor))
+        simd.store(result, into + c, divided(d4, v, divisor))
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         v = total(d, source, base + c, offsets, count, mask, whole)
-        simd.store_where(mask, whole, result, into + c, v / simd.splat(d, divisor))
+        simd.store_where(mask, whole, result, into + c, divided(d, v, divisor))
+
+
+@inline
+def average(base, offsets, steps, count, line, column, into, channels, more):
+    """Write one pixel's averages."""
+    d, source, heights, widths, result = more
+    add_up(d, source, base, offsets, count, into, channels, result, heights[line] * widths[column])
+
+
+@inline
+def sum_across(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+    """Keep the sums of a row of a window."""
+    d, source, _, _, _ = more
+    add_up(d, source, base, offsets, count, into, channels, kept, None)
+
+
+@inline
+def average_down(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+    """Write one pixel's averages, from the sums of its rows."""
+    d, _, heights, widths, result = more
+    add_up(d, kept, base, offsets, count, into, channels, result, heights[line] * widths[column])
 
 
 @kernel()
@@ -176,6 +321,14 @@ def avg_pool_pixels(start, stop, geometry, x, heights, widths, y):
     d = simd.tag(x)
     more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths), simd.pointer(y))
     sweep(start, stop, geometry, x, average, more)
+
+
+@kernel()
+def avg_pool_pixels_large(start, stop, geometry, x, heights, widths, y):
+    """Do what `avg_pool_pixels` does, a window's rows one by one."""
+    d = simd.tag(x)
+    more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths), simd.pointer(y))
+    sweep_rows(start, stop, geometry, d, d, x, None, sum_across, average_down, more)
 
 
 @inline

@@ -130,7 +130,7 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
     source = Layout(z.input, z.input * step, step, given.row_step, given.end, given.item, given.nbytes)
     lines = z.output * h.output
     span = (z.kernel - 1) * z.dilation + 1
-    room = KEPT // given.item
+    room = KEPT // simd.BYTES * simd.lanes(d)
     band = min(h.output, max(1, room // (span * w.output)))
     size = band * w.output
     # Of small slices, many are pooled at a time, unless there are some between windows.
