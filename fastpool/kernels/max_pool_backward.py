@@ -87,7 +87,8 @@ def route(start, stop, geometry, dy, argmax, dx):
 
 #: Kernels of up to so many places have a table of them.
 LOOKED_UP = 4096
-#: Planes of up to so many elements, with their padding, are added up in scratch; or volumes, more of which is edge.
+#: Planes of up to so many elements, with their padding, are added up in scratch; or volumes, more of which is edge, and
+#: pixels of some channels, whose rows cost more.
 PLANE, VOLUME = 1 << 12, 1 << 14
 #: So many elements of a plane are added up in scratch, where halves are.
 BAND = 1 << 14
@@ -187,7 +188,7 @@ def scatter(of_pixels: bool) -> Kernel:
         looked_up = taps <= LOOKED_UP
         alone = z.places <= z.stride and h.places <= h.stride and w.places <= w.stride
         alone = alone and z.dilation == h.dilation == w.dilation == 1
-        small = PLANE if z.input == 1 else VOLUME
+        small = PLANE if z.input == 1 and channels == 1 else VOLUME
         padded = looked_up and given.row_step == out_line
         padded = padded and depth <= small and height <= small // depth
         padded = padded and width * channels <= small // (depth * height)
