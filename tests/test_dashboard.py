@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -87,3 +88,11 @@ def test_a_benchmark_is_drawn_by_implementation(pages, tmp_path):
     for name in TIMED:
         color = series[f"implementation-{name}; shape-resnet-stem"]
         assert (abs(plot - color).max(axis=-1) < 60).sum() > 50, name
+
+
+def test_a_regression_can_be_planted():
+    planted = runpy.run_path(str(SUITE / "planted.py"))
+    source = (SUITE.parent / planted["KERNEL"]).read_text(encoding="utf-8")
+    slower = planted["slower"](source)
+    assert len(slower.splitlines()) == len(source.splitlines()) + 1
+    compile(slower, planted["KERNEL"], "exec")

@@ -155,8 +155,8 @@ def max_pool(stride: int, deep: bool) -> Kernel:
         if deep:
             sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, simd.nans(d), more)
         else:
-            values, positions = simd.pointer(y), simd.pointer(argmax)
-            sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), values, positions, pool, simd.nans(d), more)
+            elements, source, values, positions = simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax)
+            sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more)
         simd.keep((first_scratch,))
 
     body.__name__ = f"max_pool-{stride}{'-deep' * deep}"
