@@ -93,8 +93,10 @@ def by_rows(w: Window, keeping: int) -> bool:
     """
     z, h, across = (Axis(*numbers) for numbers in w.geometry.tolist())
     span = (h.kernel - 1) * h.dilation + 1
-    places = min(h.stride, span) * across.kernel + h.kernel
-    return places + keeping < h.kernel * across.kernel and z.kernel * span * across.output * simd.BYTES <= KEPT
+    reduced = min(h.input, (h.output - 1) * min(h.stride, span) + span)
+    places = reduced * across.kernel + h.output * (h.kernel + keeping)
+    fits = z.kernel * span * across.output * simd.BYTES <= KEPT
+    return fits and places < h.output * h.kernel * across.kernel
 
 
 @inline
