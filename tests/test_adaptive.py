@@ -57,7 +57,7 @@ def sums(x, ndim, output_size, data_format):
 
 
 @given(pools(), strategies.input_layouts)
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_max(case, layout):
     ndim, x, output_size, form = case
     slow, fast = (of(module, "adaptive_max_poolNd", ndim) for module in (reference, fastpool))
@@ -72,7 +72,7 @@ def test_max(case, layout):
 
 
 @given(pools(), st.sampled_from([None, np.int8, np.int64, np.uint64]))
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_max_backward(case, integer):
     ndim, x, output_size, form = case
     y, argmax = of(reference, "adaptive_max_poolNd", ndim)(x, output_size, **form, return_argmax=True)
@@ -87,7 +87,7 @@ def test_max_backward(case, integer):
 
 
 @given(pools(strategies.SUMMABLE), strategies.input_layouts)
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_avg(case, layout):
     ndim, x, output_size, form = case
     expected = of(reference, "adaptive_avg_poolNd", ndim)(and_magnitude(x), output_size, **form)
@@ -99,7 +99,7 @@ def test_avg(case, layout):
 
 
 @given(pools())
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_avg_backward(case):
     ndim, x, output_size, form = case
     shape = of(reference, "adaptive_avg_poolNd", ndim)(np.ones(x.shape), output_size, **form).shape

@@ -65,7 +65,7 @@ def check_avg(implementation, x, **window):
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_numbers_of_channels(implementation, window, dtype):
-    for channels in range(131):
+    for channels in [*range(36), *range(47, 50), *range(63, 68), *range(79, 82), *range(95, 98), *range(127, 131)]:
         x = random_array((4, 4, channels), dtype, channels, "gaps" if channels % 2 else "ties")
         check_max(implementation, x, **window)
         check_avg(implementation, x, **window, **DIVISORS[channels % 3])

@@ -64,7 +64,7 @@ def drawn(shape, dtype, kind="random"):
 
 
 @given(pools(), strategies.input_layouts)
-@settings(max_examples=100)
+@settings(max_examples=70)
 def test_max(case, layout):
     ndim, x, arguments = case
     result = outcome(of(reference, "max_poolNd", ndim), x, **arguments, return_argmax=True)
@@ -100,7 +100,7 @@ def test_slices_that_are_kept(shape, stride):
 
 
 @given(pools())
-@settings(max_examples=100)
+@settings(max_examples=70)
 def test_max_backward(case):
     ndim, x, arguments = case
     result = outcome(of(reference, "max_poolNd", ndim), x, **arguments, return_argmax=True)
@@ -113,7 +113,7 @@ def test_max_backward(case):
 
 
 @given(pools(kinds=strategies.SUMMABLE), strategies.divisors)
-@settings(max_examples=80)
+@settings(max_examples=70)
 def test_avg(case, divisor):
     ndim, x, arguments = case
     expected = outcome(of(reference, "avg_poolNd", ndim), and_magnitude(x), **arguments, **divisor)
@@ -128,7 +128,7 @@ def test_avg(case, divisor):
 
 
 @given(pools(strategies.SUMMABLE), strategies.divisors)
-@settings(max_examples=80)
+@settings(max_examples=70)
 def test_avg_backward(case, divisor):
     ndim, x, arguments = case
     y = outcome(of(reference, "avg_poolNd", ndim), x, **arguments)
@@ -144,7 +144,7 @@ def test_avg_backward(case, divisor):
 
 
 @given(pools(kinds=strategies.SUMMABLE), st.sampled_from([1, 2, 3, 0.5, 2.5]))
-@settings(max_examples=80)
+@settings(max_examples=70)
 def test_lp(case, norm):
     ndim, x, arguments = case
     expected = outcome(of(reference, "lp_poolNd", ndim), x.astype(float), norm, **arguments)
@@ -160,7 +160,7 @@ def test_lp(case, norm):
 
 
 @given(pools(st.sampled_from(["random", "ties"])), st.sampled_from([1, 2, 3, 1.5]))
-@settings(max_examples=80)
+@settings(max_examples=70)
 def test_lp_backward(case, norm):
     ndim, x, arguments = case
     y = outcome(of(reference, "lp_poolNd", ndim), x, norm, **arguments)
@@ -190,7 +190,7 @@ def images(draw):
 
 
 @given(images())
-@settings(max_examples=100)
+@settings(max_examples=70)
 def test_columns(case):
     x, arguments = case
     cols = reference.unfold(x, **arguments)

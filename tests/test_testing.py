@@ -274,7 +274,7 @@ def test_peers(name):
     if name == "onnxruntime":
         pytest.importorskip("onnx")
     implementation = ADAPTERS[name]()
-    report = check_conformance(implementation, cases=40)
+    report = check_conformance(implementation, cases=25)
     report.raise_for_differences()
     agreed = sum((finding.outcomes["identical"] for finding in report.findings), 0)
     assert agreed > 30
@@ -282,7 +282,9 @@ def test_peers(name):
         assert any("NaN" in what for finding in report.findings for what in finding.intended)
 
 
-def test_the_command(capsys, tmp_path):
+def test_the_command(capsys, monkeypatch, tmp_path):
+    for module in ("fastpool.testing", "fastpool.verify"):
+        monkeypatch.setattr(f"{module}.NAMES", FEW)
     file = tmp_path / "report.json"
     assert main(["verify", "--cases", "2", "--seed", "5", "--dtype", "float32", "--json", str(file)]) == 0
     assert "max_pool2d_backward" in capsys.readouterr().out
