@@ -47,6 +47,8 @@ SHORT = 32
 FLAT = 1 << 12
 #: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
 FEW = 16
+#: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
+COLLECTED = 9
 #: In more windows than so many an element is not asked for its gradients, but these are gone through one by one.
 OVERLAP = 64
 
@@ -1548,8 +1550,11 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[in
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
     gradient, positions, target = (_planes(a, w, trailing) for a in (dy, argmax, written))
-    if _by_pixels(trailing):
-        asked = trailing[0] > FEW and w.taps <= OVERLAP * prod(w.stride)
+    few = trailing[0] <= FEW if trailing else True
+    if few and w.input == w.output and set(w.stride) == {1} and w.taps <= COLLECTED and gradient.flags.c_contiguous:
+        kernel = max_pool_backward.collect
+    elif _by_pixels(trailing):
+        asked = not few and w.taps <= OVERLAP * prod(w.stride)
         kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
     elif len(w.input) < 3 and w.side_by_side and w.stride[-1] == 2 and w.input[-1] >= WIDE:
         kernel = max_pool_backward.route
