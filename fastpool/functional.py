@@ -43,6 +43,8 @@ Array = np.ndarray[Any, Any]
 WIDE = 32
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
+#: Of windows side by side, up to so many elements are put together in cache.
+PATCH = 64
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
 #: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
@@ -1614,6 +1616,9 @@ def _columns(x: Array) -> Array:
 
 def _sums(w: Window) -> Kernel:
     """Return the kernel that adds columns up."""
+    whole = w.side_by_side and not any(map(any, w.padding))
+    if whole and w.output[-1] <= 2 * SHORT and prod(w.stride[-2:]) <= PATCH:
+        return columns.join
     return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate
 
 

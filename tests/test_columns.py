@@ -187,6 +187,22 @@ def test_other_ranks_agree(ndim, data, dtype, layout):
     same_bits(fastpool.fold(laid_out(cols, layout), spatial, **window), expected)
 
 
+@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i8"]), strategies.input_layouts)
+@settings(max_examples=300)
+def test_columns_of_windows_side_by_side(data, ndim, dtype, layout):
+    # Kernels up to the stride, some places short of it, and elements behind the last window.
+    sizes = [st.integers(1, 4), st.integers(1, 9)]
+    stride = tuple(data.draw(sizes[i == ndim - 1]) for i in range(ndim))
+    kernel = tuple(data.draw(st.just(s) | st.integers(1, s)) for s in stride)
+    lengths = [strategies.SHORT, strategies.LENGTHS]
+    spatial = tuple(k - 1 + data.draw(lengths[i == ndim - 1]) for i, k in enumerate(kernel))
+    windows = [(length - k) // s + 1 for length, k, s in zip(spatial, kernel, stride, strict=True)]
+    cols = random_array((2, 3 * int(np.prod(kernel)), int(np.prod(windows))), dtype, data.draw(st.integers(0, 99)))
+    cols[..., ::3] *= -0.0 if cols.dtype.kind == "f" else 0
+    expected = reference.fold(cols, spatial, kernel, stride)
+    same_bits(fastpool.fold(laid_out(cols, layout), spatial, kernel, stride), expected)
+
+
 @pytest.mark.parametrize(
     ("spatial", "window"),
     [

@@ -302,6 +302,36 @@ def test_other_ranks_agree(ndim, data, dtype, layout):
     same_bits(backward(fastpool, ndim, laid_out(dy, layout), laid_out(argmax, layout), shape, **window), expected)
 
 
+@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i8"]))
+@settings(max_examples=300)
+def test_as_many_windows_as_elements(data, ndim, dtype):
+    # Padding of any share of what keeps the size, rows of any length: for kernels, those few places may be anywhere.
+    sizes = st.tuples(*[st.integers(1, 9 if ndim == 1 else 3)] * ndim).filter(lambda sizes: np.prod(sizes) <= 9)
+    kernel, dilation = data.draw(sizes), data.draw(st.tuples(*[st.integers(1, 3)] * ndim))
+    reaches = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    rows = st.integers(1, 12), st.integers(1, 80) | st.sampled_from([255, 1000, 4099])
+    spatial = tuple(data.draw(rows[i == ndim - 1]) for i in range(ndim))
+    befores = [data.draw(st.integers(0, reach)) for reach in reaches]
+    window = {
+        "kernel_size": kernel,
+        "stride": 1,
+        "dilation": dilation,
+        "padding": tuple((before, reach - before) for before, reach in zip(befores, reaches, strict=True)),
+    }
+    trailing = data.draw(st.sampled_from([(), (1,), (3,)]))
+    if trailing:
+        window["data_format"] = "channels_last"
+    shape = (data.draw(st.integers(1, 3)), *spatial, *trailing)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    argmax = rng.integers(0, np.prod(window["kernel_size"]), shape).astype(np.uint8)
+    dy = random_array(shape, dtype, int(rng.integers(99)))
+    try:
+        expected = backward(reference, ndim, dy, argmax, shape, **window)
+    except ValueError:  # a window of nothing but padding
+        return
+    same_bits(backward(fastpool, ndim, dy, argmax, shape, **window), expected)
+
+
 @pytest.mark.parametrize(
     ("spatial", "window"),
     [

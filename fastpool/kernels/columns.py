@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import axes, axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 
@@ -184,6 +184,87 @@ def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
             simd.store(sums, j, simd.load(d, sums, j) + v)
             offset += step
             j += pitch
+
+
+#: So many elements are joined at a time.
+JOINED = 1 << 12
+
+
+@kernel()
+def join(start, stop, geometry, cols, dx):
+    """Put together the rows of dx (A, B, D * H, W) from start to stop, counted over its planes.
+
+    cols has the shape (A, B, taps, OD * OH * OW), contiguous along the last axis.
+
+    This is for windows side by side from the first element on: every element has one. Some rows of windows are joined
+    as if they were one, however short they are, and copied to their places from cache.
+    """
+    z, h, w = axes(geometry)
+    d = simd.tag(cols)
+    lanes = simd.lanes(d)
+    blocks = layout(cols)
+    columns, result = simd.pointer(cols), simd.pointer(dx)
+    zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
+    limit = stop * w.input
+    step = max(w.stride, w.places)  # a single window has no stride
+    width = w.output * step
+    most = max(1, JOINED // (h.places * width))
+    room = (most * w.output + 2 * lanes) * step
+    joined_scratch = simd.scratch(d, h.places * room)
+    joined = simd.pointer(joined_scratch)
+    for i in range(0, h.places * room - lanes, lanes):
+        simd.store(joined, i, zero)
+    row = start
+    while row < stop:
+        number, y = row // h.input % z.input, row % h.input
+        line, phase = y // h.stride, y % h.stride
+        count = 0
+        if line < h.output and number < z.output * z.stride and number % z.stride < z.places:
+            count = min(most, h.output - line, ceil_div(phase + stop - row, h.stride))
+            at = plane_offset(blocks, row // h.input // z.input)
+            at += number % z.stride * h.places * w.places * blocks.row_step
+            at += (number // z.stride * h.output + line) * w.output
+            for i in range(h.places):
+                if step == w.places == 2:
+                    for j in range(0, count * w.output, lanes):
+                        even_at, odd_at = at + j, at + blocks.row_step + j
+                        even = simd.load_between(d, columns, even_at, 0, blocks.end - even_at) + zero
+                        odd = simd.load_between(d, columns, odd_at, 0, blocks.end - odd_at) + zero
+                        simd.store(joined, i * room + 2 * j, simd.zip_lower(even, odd))
+                        simd.store(joined, i * room + 2 * j + lanes, simd.zip_upper(even, odd))
+                else:
+                    for k in range(w.places):
+                        into = i * room + k
+                        for j in range(at + k * blocks.row_step, at + k * blocks.row_step + count * w.output):
+                            simd.rolled()
+                            joined[into] = simd.load_scalar(columns, j) + nothing
+                            into += step
+                at += w.places * blocks.row_step
+        behind = min(stop, row - y + h.input)
+        if line + count < h.output and count:
+            behind = min(behind, row - phase + count * h.stride)
+        place = 0
+        for row in range(row, behind):  # noqa: B020
+            into = row * w.input
+            if phase < h.places and count > 0:
+                for i in range(0, width, lanes):
+                    simd.rolled()
+                    v = simd.load(d, joined, phase * room + place + i)
+                    simd.store_before(result, into + i, v, limit)
+                for i in range(into + width, into + w.input):
+                    simd.rolled()
+                    simd.store_scalar(result, i, nothing)
+            else:
+                for i in range(into, into + w.input, lanes):
+                    simd.rolled()
+                    simd.store_before(result, i, zero, limit)
+            phase += 1
+            if phase == h.stride:
+                phase = 0
+                place += width
+                count -= 1
+        row += 1
+    simd.keep((joined_scratch,))
 
 
 @inline
