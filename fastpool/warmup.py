@@ -31,8 +31,8 @@ def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
                 yield f"max_pool2d with argmax, {name}", partial(fastpool.max_pool2d, x, **window, return_argmax=True)
                 yield f"avg_pool2d, {name}", partial(fastpool.avg_pool2d, x, **window)
     for data_format in ("channels_first", "channels_last"):
-        for stride in (2, 3):
-            window = {"kernel_size": 2, "stride": stride, "data_format": data_format}
+        for kernel_size, stride, padding in ((3, 1, 1), (2, 2, 0), (2, 3, 0)):
+            window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "data_format": data_format}
             for shape in SHAPES:
                 dy, argmax = fastpool.max_pool2d(np.zeros(shape, gradients), **window, return_argmax=True)
                 back = partial(fastpool.max_pool2d_backward, dy, argmax, shape, **window)
@@ -40,8 +40,10 @@ def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
                 yield f"avg_pool2d_backward, {data_format}", partial(fastpool.avg_pool2d_backward, dy, shape, **window)
     for shape in SHAPES:
         x = np.zeros(shape, dtype)
-        yield "unfold and im2col", partial(fastpool.unfold, x, 2)
-        yield "fold and col2im", partial(fastpool.fold, fastpool.unfold(x, 2), shape[2:], 2)
+        for kernel_size, stride in ((3, 1), (4, 4)):
+            columns = partial(fastpool.unfold, x, kernel_size, stride)
+            yield f"unfold and im2col, stride {stride}", columns
+            yield f"fold and col2im, stride {stride}", partial(fastpool.fold, columns(), shape[2:], kernel_size, stride)
 
 
 def warmup(dtypes: list[np.dtype[Any]]) -> Iterator[str]:

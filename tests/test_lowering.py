@@ -19,17 +19,20 @@ CALLS = {
     "large max": "max_pool2d(x, 9, 1)",
     "max of pixels": "max_pool2d(x, 2, 1, data_format='channels_last')",
     "backward": "max_pool2d_backward(dy, argmax, x.shape, 2)",
+    "backward at stride 1": "max_pool2d_backward(x, np.zeros(x.shape, np.uint8), x.shape, 3, 1, 1)",
     "backward at stride 3": "max_pool2d_backward(dy, argmax, (1, 2, 90, 90), 3)",
     "average": "avg_pool2d(x, 3, 2, 1)",
     "average backward": "avg_pool2d_backward(dy, x.shape, 2)",
     "im2col": "im2col(x, 3)",
-    "col2im": "col2im(np.zeros((8, 900)), x.shape, 2, stride=2)",
+    "col2im": "col2im(np.zeros((18, 3364)), x.shape, 3)",
+    "col2im of windows side by side": "col2im(np.zeros((8, 900)), x.shape, 2, stride=2)",
 }
 #: What NEON computes a vector at a time.
 NEON = {
     "max": ["fcmgt v", "bit v|bif v|bsl v"],
     "argmax": ["fcmgt v", "bit v|bif v|bsl v"],
     "backward": ["cmeq v", "fadd v"],
+    "backward at stride 1": ["cmeq v", "fadd v"],
     "average": ["fadd v"],
     "col2im": ["fadd v"],
 }
