@@ -1551,9 +1551,9 @@ def _kept(w: Window) -> bool:
 def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
     written = _contiguous(dx)
-    gradient, positions, target = (_planes(a, w, trailing) for a in (dy, argmax, written))
-    few = trailing[0] <= FEW if trailing else True
-    if few and w.input == w.output and set(w.stride) == {1} and w.taps <= COLLECTED and gradient.flags.c_contiguous:
+    gradient, positions, target = _planes(dy, w, trailing), _planes(argmax, w, trailing), _planes(written, w, trailing)
+    few = not trailing or trailing[0] <= FEW
+    if few and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and gradient.flags.c_contiguous:
         kernel = max_pool_backward.collect
     elif _by_pixels(trailing):
         asked = not few and w.taps <= OVERLAP * prod(w.stride)

@@ -335,8 +335,8 @@ def plain(value: object, name: str, depth: int = DEPTH) -> Plain:
 
     Of a sequence no more is read than could be right, as one may be endless, or hold itself.
     """
-    if type(value) is int:
-        return value
+    if type(value) is int or (type(value) is tuple and len(value) <= AXES and set(map(type, value)) == {int}):
+        return value  # as almost always, and quick to see
     if depth and is_sequence(value):
         return tuple(plain(v, name, depth - 1) for v in islice(value, AXES + 1))
     if not isinstance(value, (bool, np.bool_)):
@@ -432,7 +432,7 @@ def _require_elements(
 def sizes(value: Plain, ndim: int, name: str, least: int) -> tuple[int, ...]:
     """`value` as `ndim` ints, each at least `least`: one for all axes, or one an axis."""
     entries = value if isinstance(value, tuple) else (value,) * ndim
-    result = tuple(n for n in entries if isinstance(n, int))
+    result = tuple([n for n in entries if isinstance(n, int)])
     if not len(entries) == len(result) == ndim:
         raise ValueError(f"{name} must be an int or {ndim} ints, one per spatial axis; got {value}")
     if not least <= min(result) <= max(result) < LIMIT:
