@@ -14,7 +14,7 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
-from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, places_inside, plane_offset
+from fastpool.kernels.geometry import axes, ceil_div, layout, meet, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
 
@@ -178,49 +178,115 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     simd.keep((table,))
 
 
+#: So many different rows are added up at a time.
+BAND = 8
+
+
+@inline
+def alike(a, element):
+    """Return how many elements of an axis, from this one on, have the same windows, as far as that is easily seen."""
+    if a.dilation > 1 and a.kernel > 1:
+        return 1
+    rest, last = (element + a.before) % a.stride, a.kernel % a.stride
+    return last - rest if rest < last else a.stride - rest
+
+
+@inline
+def add_lines(d, gradients, source, base, lines, met, w, by_row, by_column, given, margin):
+    """Add up what these rows of windows give to every element of theirs."""
+    lanes = simd.lanes(d)
+    zero, one = simd.splat(d, 0), simd.splat(d, 1)
+    equal = True
+    for k in range(1, met):
+        equal = equal and by_row[lines[k]] == by_row[lines[0]]
+    for i in range(0, w.output, lanes):
+        total = zero
+        share = simd.load_or(one, by_column, i, 0, w.output - i)
+        if equal:
+            for k in range(met):
+                simd.rolled()
+                at = base + lines[k] * source.row_step + i
+                total = total + simd.load_or(zero, gradients, at, 0, w.output - i)
+            if met:
+                share = share * simd.splat(d, by_row[lines[0]])
+        else:
+            for k in range(met):
+                simd.rolled()
+                at = base + lines[k] * source.row_step + i
+                v = simd.load_or(zero, gradients, at, 0, w.output - i)
+                total = total + v / simd.splat(d, by_row[lines[k]])
+        simd.store_before(given, margin + i, total / share, margin + w.output)
+
+
 @kernel()
 def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     """Compute the rows of dx (N, C, D * H, W) from start to stop, counted over its planes.
 
     What the windows that hold a row give to it is added up in a padded row of scratch. The elements whose columns
-    agree modulo the stride are sums of such rows, shifted.
+    agree modulo the stride are sums of such rows, shifted. Some rows are added up before the first is shifted, which
+    would wait for its stores; rows of the same windows are copied.
     """
     z, h, w = axes(geometry)
     d = simd.tag(dy)
     lanes = simd.lanes(d)
     source = layout(dy)
-    zero, one = simd.splat(d, 0), simd.splat(d, 1)
     gradients, result = simd.pointer(dy), simd.pointer(dx)
     by_row, by_column = simd.pointer(heights), simd.pointer(widths)
     places = ceil_div(w.input, w.stride)
     margin = (w.kernel - 1) * w.dilation // w.stride + 1
-    given_scratch = simd.scratch(d, margin + max(w.output, places + w.before // w.stride) + 2 * lanes)
+    size = margin + max(w.output, places + w.before // w.stride) + 2 * lanes
+    given_scratch = simd.scratch(d, BAND * size)
     pitch = places + lanes
     sums_scratch = simd.scratch(d, pitch * w.stride)
     given, sums = simd.pointer(given_scratch), simd.pointer(sums_scratch)
     for i in range(given_scratch.size):
         given[i] = 0
-    lines_table = np.empty(z.kernel * h.kernel, np.int64)
-    lines = simd.pointer(lines_table)
-    for row in range(start, stop):
-        plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
-        base = plane_offset(source, plane)
-        met = lines_meeting(z, h, number, y, lines, None)
-        for i in range(0, w.output, lanes):
-            total = zero
-            for k in range(met):
-                line = lines[k]
-                v = simd.load_or(zero, gradients, base + line * source.row_step + i, 0, w.output - i)
-                total = total + v / simd.splat(d, by_row[line])
-            width = simd.load_or(one, by_column, i, 0, w.output - i)
-            simd.store_before(given, margin + i, total / width, margin + w.output)
-        for phase in range(w.stride):
-            for i in range(0, places, lanes):
-                total = zero
-                for k in range(w.kernel):
-                    column = phase + w.before - k * w.dilation
-                    if column % w.stride == 0:
-                        total = total + simd.load(d, given, margin + i + column // w.stride)
-                simd.store(sums, phase * pitch + i, total)
-        deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
-    simd.keep((given_scratch, sums_scratch, lines_table))
+    # How far the windows of each phase of columns are away, and where their list ends.
+    shift_table, end_table = np.empty(w.kernel, np.int64), np.zeros(w.stride + 1, np.int64)
+    shifts, ends = simd.pointer(shift_table), simd.pointer(end_table)
+    listed = 0
+    for phase in range(w.stride):
+        for k in range(w.kernel):
+            column = phase + w.before - k * w.dilation
+            if column % w.stride == 0:
+                shifts[listed] = margin + column // w.stride
+                listed += 1
+        ends[phase + 1] = listed
+    lines_table, slices_table = np.empty(z.kernel * h.kernel, np.int64), np.empty(z.kernel, np.int64)
+    lines, slices = simd.pointer(lines_table), simd.pointer(slices_table)
+    repeats_table = np.empty(BAND, np.int64)
+    repeats = simd.pointer(repeats_table)
+    row = start
+    while row < stop:
+        y, base = row % h.input, plane_offset(source, row // h.input // z.input)
+        behind = min(stop, row - y + h.input)
+        deep = meet(z, row // h.input % z.input, 0, h.output, 0, slices, 0)
+        while row < behind:
+            count, first = 0, row
+            while count < BAND and row < behind:
+                met = 0
+                for i in range(deep):
+                    met = meet(h, y, 0, 1, slices[i], lines, met)
+                into = simd.offset(given, count * size)
+                add_lines(d, gradients, source, base, lines, met, w, by_row, by_column, into, margin)
+                repeats[count] = min(behind - row, alike(h, y))
+                row += repeats[count]
+                y += repeats[count]
+                count += 1
+            row = first
+            for r in range(count):
+                for phase in range(w.stride):
+                    for i in range(0, places, lanes):
+                        total = simd.splat(d, 0)
+                        for k in range(ends[phase], ends[phase + 1]):
+                            simd.rolled()
+                            total = total + simd.load(d, given, r * size + i + shifts[k])
+                        simd.store(sums, phase * pitch + i, total)
+                deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+                copied = 1
+                while copied < repeats[r]:
+                    more = min(copied, repeats[r] - copied)
+                    simd.copy(result, (row + copied) * w.input, result, row * w.input, more * w.input)
+                    copied += more
+                row += repeats[r]
+    simd.keep((given_scratch, sums_scratch, shift_table, end_table, lines_table, slices_table, repeats_table))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, axis, ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import axes, axis, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 
@@ -265,25 +265,6 @@ def join(start, stop, geometry, cols, dx):
                 count -= 1
         row += 1
     simd.keep((joined_scratch,))
-
-
-@inline
-def meet(a, element, place_step, window_step, at, table, met):
-    """Append to the `met` entries of a table where in the columns, from `at` on, an element of an axis came to.
-
-    That is an entry for every window that has it, in the order of its places; return how many there are.
-    """
-    out, rest = (element + a.before) // a.stride, (element + a.before) % a.stride
-    for k in range(a.kernel):
-        if rest == 0 and 0 <= out < a.output:
-            table[met] = at + k * place_step + out * window_step
-            met += 1
-        rest -= a.dilation
-        if rest < 0:
-            steps = ceil_div(-rest, a.stride)
-            rest += steps * a.stride
-            out -= steps
-    return met
 
 
 @kernel()

@@ -49,6 +49,26 @@ def places_inside(a, start):
 
 
 @inline
+def meet(a, element, place_step, window_step, at, table, met):
+    """Append to the `met` entries of a table an entry for every window of an axis that has an element.
+
+    They come in the order of the window's places: `at`, and so many steps more as that place and that window have
+    before them. Return how many there are.
+    """
+    out, rest = (element + a.before) // a.stride, (element + a.before) % a.stride
+    for k in range(a.kernel):
+        if rest == 0 and 0 <= out < a.output:
+            table[met] = at + k * place_step + out * window_step
+            met += 1
+        rest -= a.dilation
+        if rest < 0:
+            steps = 1 if a.dilation <= a.stride else ceil_div(-rest, a.stride)  # spares a division
+            rest += steps * a.stride
+            out -= steps
+    return met
+
+
+@inline
 def lines_meeting(z, h, number, y, lines, places):
     """List the rows of windows that hold row `y` of slice `number`, as they are counted in a plane; return how many.
 
