@@ -196,13 +196,13 @@ def add_lines(d, gradients, source, base, lines, met, w, by_row, by_column, give
     """Add up what these rows of windows give to every element of theirs."""
     lanes = simd.lanes(d)
     zero, one = simd.splat(d, 0), simd.splat(d, 1)
-    equal = True
-    for k in range(1, met):
-        equal = equal and by_row[lines[k]] == by_row[lines[0]]
+    equal = 1
+    while equal < met and by_row[lines[equal]] == by_row[lines[0]]:
+        equal += 1
     for i in range(0, w.output, lanes):
         total = zero
         share = simd.load_or(one, by_column, i, 0, w.output - i)
-        if equal:
+        if equal >= met:
             for k in range(met):
                 simd.rolled()
                 at = base + lines[k] * source.row_step + i
