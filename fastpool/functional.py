@@ -1476,7 +1476,7 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 class _Kernels(NamedTuple):
     """The kernels of an operation: for small windows, for all others, and both for pixels, whose channels are last."""
 
-    small: Callable[[int, bool], Kernel]
+    small: Callable[[int, int, bool], Kernel]
     large: Kernel
     pixels: Kernel
     pixels_large: Kernel
@@ -1537,7 +1537,8 @@ def _planned(
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
-        chosen = kernels.small(stride, ndim == 3)
+        span = (w.output[-1] - 1) * stride + kernel
+        chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3)
     else:
         chosen = kernels.large
     return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading + w.output[:-1]))

@@ -20,9 +20,11 @@ from fastpool.kernels.tile import SHARED
 
 
 @cache
-def avg_pool(stride: int, deep: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes."""
-    many = rows.vectors(stride)
+def avg_pool(stride: int, many: int, deep: bool) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes.
+
+    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
+    """
 
     @inline
     def across(d, row, taps):
@@ -49,7 +51,7 @@ def avg_pool(stride: int, deep: bool) -> Kernel:
         """Pool one vector of each row of a group; of deep windows, add up only."""
         d, heights, widths = more
         zero = simd.splat(simd.widened(d, many), 0)
-        width = simd.load_where(part.outputs, part.all_outputs, simd.splat(d, 1), widths, part.first)
+        width = simd.load_or(simd.splat(d, 1), widths, part.first, 0, w.output - part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
         base = plane_offset(source, plane) + part.column
         step = h.dilation * source.row_step
@@ -105,7 +107,7 @@ def avg_pool(stride: int, deep: bool) -> Kernel:
         else:
             rows.sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more)
 
-    body.__name__ = f"avg_pool-{stride}{'-deep' * deep}"
+    body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}"
     return Kernel(body, writes=1)
 
 

@@ -105,14 +105,15 @@ class Layout(NamedTuple):
 
 @inline
 def layout(x):
-    """Return the layout of `x`."""
+    """Return the layout of `x`; an axis of one has the step that it would have if `x` were contiguous."""
     item = x.itemsize
     end = 1
     for i in range(x.ndim):
         end += max(0, (x.shape[i] - 1) * (x.strides[i] // item))
-    return Layout(
-        x.shape[1], x.strides[0] // item, x.strides[1] // item, x.strides[2] // item, end, item, x.size * item
-    )
+    row_step = x.strides[2] // item if x.shape[2] > 1 else x.shape[3]
+    inner_step = x.strides[1] // item if x.shape[1] > 1 else x.shape[2] * row_step
+    outer_step = x.strides[0] // item if x.shape[0] > 1 else x.shape[1] * inner_step
+    return Layout(x.shape[1], outer_step, inner_step, row_step, end, item, x.size * item)
 
 
 @inline

@@ -11,7 +11,7 @@ from functools import cache
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import MERGED, ask, sweep, sweep_slices, vectors
+from fastpool.kernels.rows import MERGED, ask, sweep, sweep_slices
 
 
 @inline
@@ -23,9 +23,11 @@ def outranks(v, best, careful):
 
 
 @cache
-def max_pool(stride: int, deep: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes."""
-    many = vectors(stride)
+def max_pool(stride: int, many: int, deep: bool) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes.
+
+    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
+    """
 
     @inline
     def across(d, dp, row, taps, first_at, careful):
@@ -159,5 +161,5 @@ def max_pool(stride: int, deep: bool) -> Kernel:
             sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more)
         simd.keep((first_scratch,))
 
-    body.__name__ = f"max_pool-{stride}{'-deep' * deep}"
+    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}"
     return Kernel(body, writes=2)

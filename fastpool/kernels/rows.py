@@ -33,9 +33,12 @@ MERGED = 2
 FAR = 1 << 22
 
 
-def vectors(stride: int) -> int:
-    """Return how many vectors of a row make one of outputs: a power of two, for shuffles are lowered well from that."""
-    return 1 << (stride - 1).bit_length()
+def vectors(stride: int, span: int) -> int:
+    """Return how many vectors of a row to read for one of outputs: those that make one, or that all windows span.
+
+    It is a power of two, for shuffles are lowered well from that. Vectors are taken to be of float32.
+    """
+    return 1 << (min(stride, -(-span * 4 // simd.BYTES)) - 1).bit_length()
 
 
 class Part(NamedTuple):
@@ -46,9 +49,9 @@ class Part(NamedTuple):
     rows: int
     first: int  # the first output of the vector
     column: int  # where the windows of that output begin
-    inside: Any  # the mask of the columns that are elements, and whether all are
+    inside: Any  # the mask of the columns that are elements, and whether all can be read and no window has others
     all_inside: bool
-    outputs: Any  # the mask of the outputs, and whether there is room for more
+    outputs: Any  # the mask of the outputs, and whether all lanes can be written
     all_outputs: bool
     into: int  # the offset of the first row's vector in the result
     ahead: int  # the offset of what to ask for meanwhile, and how much of it with every row
@@ -74,17 +77,26 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
     lanes, wide_lanes = simd.lanes(d), simd.lanes(wide)
     rows = max(1, GROUP // (h.stride * w.input * source.item))
     outputs = min(lanes, (wide_lanes - w.kernel) // w.stride + 1)
+    # What is written behind the only vector of a row, the next row overwrites.
+    alone = w.output <= outputs
+    ascending = 0 <= h.input * source.row_step <= source.inner_step
+    ascending = ascending and source.inner * source.inner_step <= source.outer_step
     share = 0
     if source.nbytes >= FAR:
         share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
     for row in range(start, stop, rows):
         count = min(rows, stop - row)
         behind = row + count
-        ahead = plane_offset(source, behind // h.output)
-        ahead += (behind % h.output * h.stride - h.before) * source.row_step
+        plane, out = (behind - 1) // h.output, (behind - 1) % h.output
+        last_row = min(h.input - 1, out * h.stride - h.before + (h.kernel - 1) * h.dilation)
+        readable = source.end - plane_offset(source, plane) - last_row * source.row_step
+        if out + 1 == h.output:
+            plane, out = plane + 1, -1
+        ahead = plane_offset(source, plane) + ((out + 1) * h.stride - h.before) * source.row_step
         into = row * w.output
         for i in range(0, w.output, outputs):
-            column = i * w.stride - w.before
+            column, many = i * w.stride - w.before, min(outputs, w.output - i)
+            within = column >= 0 and column + (many - 1) * w.stride + w.kernel <= w.input
             part = Part(
                 row // h.output,
                 row % h.output,
@@ -92,9 +104,9 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
                 i,
                 column,
                 simd.between(wide, -column, w.input - column),
-                column >= 0 and column + wide_lanes <= w.input,
-                simd.between(d, 0, min(outputs, w.output - i)),
-                i + lanes <= w.output,
+                within and column + wide_lanes <= (readable if ascending else w.input),
+                simd.between(d, 0, many),
+                i + lanes <= w.output or (alone and behind * w.output + lanes <= (stop + 1) * w.output),
                 into + i,
                 ahead,
                 share,
@@ -127,7 +139,6 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
     """
     given = layout(x)
     step = h.input * given.row_step
-    source = Layout(z.input, z.input * step, step, given.row_step, given.end, given.item, given.nbytes)
     lines = z.output * h.output
     span = (z.kernel - 1) * z.dilation + 1
     room = KEPT // simd.BYTES * simd.lanes(d)
@@ -143,7 +154,9 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
     values, positions = simd.pointer(y), simd.pointer(argmax)
     for plane in range(start // lines, ceil_div(stop, lines)):
         first, last = max(0, start - plane * lines), min(lines, stop - plane * lines)
-        elements = simd.offset(simd.pointer(x), plane_offset(given, plane))
+        base = plane_offset(given, plane)
+        elements = simd.offset(simd.pointer(x), base)
+        source = Layout(z.input, z.input * step, step, given.row_step, given.end - base, given.item, given.nbytes)
         begin, end = first // h.output, ceil_div(last, h.output)
         limit = min(z.input, (end - 1) * z.stride - z.before + span)
         for top in range(0, h.output, band):

@@ -555,7 +555,7 @@ def load_where(
 
 
 def _load_where(context: Any, builder: Any, pointer: Any, mask: Callable[[], Any], whole: Any, other: Any) -> Any:
-    with builder.if_else(whole, likely=True) as (then, otherwise):
+    with builder.if_else(whole) as (then, otherwise):
         with then:
             full = _load(builder, pointer)
             full_block = builder.block
