@@ -15,6 +15,7 @@ from fastpool.kernels import (
     adaptive,
     avg_pool,
     columns,
+    flat,
     lp_pool,
     max_pool,
     max_pool_backward,
@@ -49,6 +50,8 @@ PATCH = 64
 FLAT = 1 << 12
 #: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
 FEW = 16
+#: Arrays of fewer elements take less time than the tables of `fastpool.kernels.flat` do.
+FLATTENED = 1 << 12
 #: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
 COLLECTED = 9
 #: In more windows than so many an element is not asked for its gradients, but these are gone through one by one.
@@ -1474,8 +1477,9 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 
 
 class _Kernels(NamedTuple):
-    """The kernels of an operation: for small windows, for all others, and both for pixels, whose channels are last."""
+    """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
 
+    flat: Kernel
     small: Callable[[int, int, bool], Kernel]
     large: Kernel
     pixels: Kernel
@@ -1484,10 +1488,20 @@ class _Kernels(NamedTuple):
 
 
 _MAXIMA = _Kernels(
-    max_pool.max_pool, max_pool_large.max_pool_large, pixels.max_pool_pixels, pixels.max_pool_pixels_large, 2
+    flat.max_pool_flat,
+    max_pool.max_pool,
+    max_pool_large.max_pool_large,
+    pixels.max_pool_pixels,
+    pixels.max_pool_pixels_large,
+    2,
 )
 _AVERAGES = _Kernels(
-    avg_pool.avg_pool, avg_pool.avg_pool_large, pixels.avg_pool_pixels, pixels.avg_pool_pixels_large, 4
+    flat.avg_pool_flat,
+    avg_pool.avg_pool,
+    avg_pool.avg_pool_large,
+    pixels.avg_pool_pixels,
+    pixels.avg_pool_pixels_large,
+    4,
 )
 
 
@@ -1536,6 +1550,8 @@ def _planned(
     kernel, stride, dilation = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
+    elif prod(shape) >= FLATTENED and flat.suits(w):
+        chosen = kernels.flat
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
         span = (w.output[-1] - 1) * stride + kernel
         chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3)
@@ -1555,7 +1571,7 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[in
     gradient, positions, target = _planes(dy, w, trailing), _planes(argmax, w, trailing), _planes(written, w, trailing)
     few = not trailing or trailing[0] <= FEW
     if few and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and gradient.flags.c_contiguous:
-        kernel = max_pool_backward.collect
+        kernel = flat.collect
     elif _by_pixels(trailing):
         asked = not few and w.taps <= OVERLAP * prod(w.stride)
         kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)

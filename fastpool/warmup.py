@@ -12,24 +12,27 @@ import fastpool
 
 Array = np.ndarray[Any, Any]
 
-#: Distances between windows, each of which has kernels of its own.
-STRIDES = (1, 2, 3)
-#: Images that one thread is enough for, and such that more are used for.
-SHAPES = ((1, 8, 8, 8), (2, 8, 256, 256))
+#: Distances between windows, each of which has kernels of its own, and padding: one apart, they have two.
+WINDOWS = ((1, 1), (1, 0), (2, 0), (3, 0))
+#: Images that one thread is enough for, and such that more are used for, with rows of one vector, of two, and longer.
+SHAPES = tuple((size // width // 256, 16, 16, width) for width in (16, 32, 256) for size in (1 << 16, 1 << 20))
 
 
 def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield a name and a call of every function, in every variant that is compiled by itself."""
     gradients = dtype if dtype.kind != "b" else np.dtype(np.float32)
     for data_format in ("channels_first", "channels_last"):
-        for stride in STRIDES if data_format == "channels_first" else STRIDES[:1]:
-            window: dict[str, Any] = {"kernel_size": 3, "stride": stride, "data_format": data_format}
+        for stride, padding in WINDOWS if data_format == "channels_first" else WINDOWS[:1]:
+            window: dict[str, Any] = {"stride": stride, "padding": padding, "data_format": data_format}
             name = f"{data_format}, stride {stride}" if data_format == "channels_first" else data_format
             for shape in SHAPES:
                 x = np.zeros(shape, dtype)
-                yield f"max_pool2d, {name}", partial(fastpool.max_pool2d, x, **window)
-                yield f"max_pool2d with argmax, {name}", partial(fastpool.max_pool2d, x, **window, return_argmax=True)
-                yield f"avg_pool2d, {name}", partial(fastpool.avg_pool2d, x, **window)
+                yield f"max_pool2d, {name}", partial(fastpool.max_pool2d, x, 3, **window)
+                yield (
+                    f"max_pool2d with argmax, {name}",
+                    partial(fastpool.max_pool2d, x, 3, **window, return_argmax=True),
+                )
+                yield f"avg_pool2d, {name}", partial(fastpool.avg_pool2d, x, 3, **window)
     for data_format in ("channels_first", "channels_last"):
         for kernel_size, stride, padding in ((3, 1, 1), (2, 2, 0), (2, 3, 0)):
             window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "data_format": data_format}

@@ -52,6 +52,19 @@ def widths(implementation, first):
     return range(first, 131, 9 if implementation is reference else 1)
 
 
+def planes(shape, turn):
+    """Five planes: numbers; ties; nothing but -inf; infinities among ties; NaN and infinities among numbers.
+
+    From turn to turn the special values go on by an element.
+    """
+    rng = np.random.default_rng(turn)
+    numbers, ties = rng.standard_normal(shape), rng.integers(0, 3, shape)
+    at = (np.arange(np.prod(shape)).reshape(shape) + turn) % 23
+    infinite = np.select([at == 0, at < 12], [np.inf, -np.inf], ties)
+    gaps = np.select([at == 0, at == 1, at == 9], [np.nan, -np.inf, np.inf], numbers)
+    return np.stack([numbers, ties, np.full(shape, -np.inf), infinite, gaps]).astype(np.float32)
+
+
 def and_magnitude(x):
     """Return x in float64, and beside it its magnitude: what the `expected` and `magnitude` of `near` come from."""
     x = x.astype(float)

@@ -16,6 +16,8 @@ MAXIMA = {
 }
 CALLS = {
     **MAXIMA,
+    "max one apart": "max_pool2d(x, 3, 1, 1, return_argmax=True)",
+    "average one apart": "avg_pool2d(x, 3, 1, 1)",
     "large max": "max_pool2d(x, 9, 1)",
     "max of pixels": "max_pool2d(x, 2, 1, data_format='channels_last')",
     "backward": "max_pool2d_backward(dy, argmax, x.shape, 2)",
@@ -31,6 +33,8 @@ CALLS = {
 NEON = {
     "max": ["fcmgt v", "bit v|bif v|bsl v"],
     "argmax": ["fcmgt v", "bit v|bif v|bsl v"],
+    "max one apart": ["fcmgt v", "cmeq v"],
+    "average one apart": ["cmeq v", "fadd v"],
     "backward": ["cmeq v", "fadd v"],
     "backward at stride 1": ["cmeq v", "fadd v"],
     "average": ["fadd v"],

@@ -130,6 +130,14 @@ if isinstance(FUNCTIONS, int):
     for case in range(12):
         check_any_rank(FUNCTIONS)
     raise SystemExit
+if FUNCTIONS == "one apart":
+    fastpool.functional.FLATTENED = 0
+    for case in range(40):
+        x = rng.integers(0, 99, rng.integers(1, (4, 4, 20, 100))).astype(rng.choice(["f4", "f2"]))
+        kernel = tuple(int(k) for k in rng.integers(1, 6, 2))
+        check("max_pool2d", x, kernel, 1, "same")
+        check("avg_pool2d", x, kernel, 1, "same")
+    raise SystemExit
 for case in range(60):
     dtype = rng.choice(["f4", "f8", "u1", "i4"])
     n, c = (int(size) for size in rng.integers(1, 4, 2))
@@ -167,7 +175,7 @@ for case in range(60):
 @pytest.mark.parametrize(
     ("functions", "seed"),
     [(name, seed) for name in ("im2col", "unfold", "max_pool2d", "avg_pool2d") for seed in range(3)]
-    + [(functions, 0) for functions in (1, 2, 3, "untrusted")],
+    + [(functions, 0) for functions in (1, 2, 3, "one apart", "untrusted")],
 )
 def test_pages_that_must_not_be_touched(functions, seed):
     run(f"FUNCTIONS, SEED = {functions!r}, {seed}\n{SCRIPT}", timeout=180)

@@ -7,7 +7,7 @@ compared with plain loops elsewhere; here the kernels are compared with it.
 import brute
 import numpy as np
 import pytest
-from helpers import and_magnitude, near, same_bits, same_values, terms
+from helpers import and_magnitude, near, planes, same_bits, same_values, terms
 
 import fastpool
 from fastpool import reference
@@ -21,19 +21,6 @@ def _quiet():
     """Infinities of both signs add up to NaN."""
     with np.errstate(invalid="ignore"):
         yield
-
-
-def planes(shape, turn):
-    """Five planes: numbers; ties; nothing but -inf; infinities among ties; NaN and infinities among numbers.
-
-    From turn to turn the special values go on by an element.
-    """
-    rng = np.random.default_rng(turn)
-    numbers, ties = rng.standard_normal(shape), rng.integers(0, 3, shape)
-    at = (np.arange(np.prod(shape)).reshape(shape) + turn) % 23
-    infinite = np.select([at == 0, at < 12], [np.inf, -np.inf], ties)
-    gaps = np.select([at == 0, at == 1, at == 9], [np.nan, -np.inf, np.inf], numbers)
-    return np.stack([numbers, ties, np.full(shape, -np.inf), infinite, gaps]).astype(np.float32)
 
 
 def cases(kernel):

@@ -7,11 +7,6 @@ window; only windows that reach over an edge, or out of the rows that are being 
 
 `route` is for windows side by side, two columns apart, where an element has one window at most: it asks
 every element whether that window chose it, and writes the result once, in vectors.
-
-`collect` is for small windows one apart, as many as elements: it asks all windows of every element, in vectors
-that may begin anywhere and reach over the ends of rows and planes, for nothing is laid out or dealt out. What a
-lane asks for comes from a table, where it is a position, or what none is, for windows that are not there. A
-kernel of 3 x 3 takes half of the time of `scatter`, of 3 a quarter; one of 5 x 5 would take as much.
 """
 
 from __future__ import annotations
@@ -22,9 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, axis, ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
-from fastpool.kernels.tile import fill
 
 
 @inline
@@ -89,104 +83,6 @@ def route(start, stop, geometry, dy, argmax, dx):
                 place = 0
                 out += 1
         row += 1
-
-
-#: What no position is: asked for where there is no window.
-NEVER = 255
-#: So many vectors are collected at a time, and elements of small planes in one go.
-COLLECTED, RUN = 2, 1 << 10
-#: Planes are small if a table of so many bytes holds what to ask for.
-ASKED = 1 << 15
-
-
-@inline
-def ask_row(d, asked, at, first, last, end, place):
-    """Ask for `place` in the columns of a row from `first` to `last`, and for nothing in the others up to `end`."""
-    never = simd.splat(d, NEVER)
-    fill(d, asked, at, first, never)
-    fill(d, asked, at + first, last - first, simd.splat(d, place))
-    fill(d, asked, at + last, end - last, never)
-
-
-@kernel()
-def collect(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
-
-    There are as many windows as elements, one apart, and less than 255 places. All arrays are contiguous.
-    """
-    z, h, w = axes(geometry)
-    d, dp = simd.widened(simd.tag(dy), COLLECTED), simd.widened(simd.position_tag(simd.tag(dy), argmax), COLLECTED)
-    lanes = simd.lanes(d)
-    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    end, line = dy.size, dx.shape[3]
-    channels = line // w.input
-    taps = z.places * h.places * w.places
-    rows = z.input * h.input
-    small = rows * line * taps <= ASKED
-    planes = max(1, min(RUN, dx.size) // (rows * line))
-    run = planes * rows * line if small else line
-    # Columns that have all windows ask for the same: of wide rows, the table has not all of them.
-    left, right = ((w.places - 1) * w.dilation - w.before) * channels, line - w.before * channels
-    cut = 0 if small else max(0, right - left - 2 * lanes)
-    pitch = run - cut + 2 * lanes
-    table = np.empty((4, taps), np.int64)
-    distances, asked_at = simd.pointer(table), simd.pointer(table[1])
-    fronts, tops = simd.pointer(table[2]), simd.pointer(table[3])
-    asked_scratch = simd.scratch(dp, (taps + 1) * pitch)
-    asked = simd.pointer(asked_scratch)
-    never = taps * pitch
-    fill(dp, asked, never, pitch - lanes, simd.splat(dp, NEVER))
-    for k in range(taps):
-        deep = k // w.places // h.places * z.dilation - z.before
-        down = k // w.places % h.places * h.dilation - h.before
-        across = (k % w.places * w.dilation - w.before) * channels
-        distances[k], fronts[k], tops[k] = (deep * h.input + down) * line + across, deep, down
-        first, last = max(0, min(line, across)), max(0, min(line, line + across))
-        at = asked_at[k] = k * pitch
-        if small:
-            for i in range(rows):
-                met = 0 <= i // h.input - deep < z.input and 0 <= i % h.input - down < h.input
-                ask_row(dp, asked, at, first if met else line, last if met else line, line, k)
-                at += line
-            for _ in range(1, planes):
-                simd.copy(asked, at, asked, k * pitch, rows * line)
-                at += rows * line
-        else:
-            ask_row(dp, asked, at, first, last - cut, line - cut, k)
-            at += line - cut
-        fill(dp, asked, at, (k + 1) * pitch - lanes - at, simd.splat(dp, NEVER))
-    most, least = distances[taps - 1], distances[0]
-    first, last = start * line, stop * line
-    while first < last:
-        begin = first % run
-        if not small:
-            number, y = first // line % rows // h.input, first // line % h.input
-            for k in range(taps):
-                simd.rolled()
-                met = 0 <= number - fronts[k] < z.input and 0 <= y - tops[k] < h.input
-                asked_at[k] = k * pitch if met else never
-        behind = min(last, first - begin + run)
-        for i in range(first, behind, lanes):
-            at = begin + i - first
-            at = min(at, max(left, at - cut))
-            total = simd.splat(d, 0)
-            if i >= most and i - least + lanes <= end:
-                for k in range(taps):
-                    simd.rolled()
-                    source = i - distances[k]
-                    chosen = simd.load(dp, positions, source) == simd.load(dp, asked, asked_at[k] + at)
-                    total = simd.select(chosen, total + simd.load(d, gradients, source), total)
-            else:
-                for k in range(taps):
-                    simd.rolled()
-                    source = i - distances[k]
-                    here = simd.load_between(dp, positions, source, -source, end - source)
-                    chosen = here == simd.load(dp, asked, asked_at[k] + at)
-                    v = simd.load_between(d, gradients, source, -source, end - source)
-                    total = simd.select(chosen, total + v, total)
-            simd.store_before(result, i, total, last)
-        first = behind
-    simd.keep((table, asked_scratch))
 
 
 #: Kernels of up to so many places have a table of them.

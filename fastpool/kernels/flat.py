@@ -1,0 +1,429 @@
+"""Windows one apart, as many as elements: rows are taken for one run of elements.
+
+A vector may begin anywhere and reach over the ends of rows and planes, so that no row is too short for vectors. Which
+places of its window each lane has comes from tables, of which a vector reads as much as of the elements.
+
+Pooling copies some planes, or a band of one's rows, to scratch, where vectors can be read beyond them, and reduces that
+across and then down; rows whose windows have all places, or the same, need no table for the latter. In place of k * k
+elements k + k are read, of a kernel of 3 x 3 in the time of copying twice: half to all of the time of the kernels for
+other small windows (`fastpool.kernels.rows`), and a third over maps of 7 x 7.
+
+`collect` asks all windows of every element for its gradient. A kernel of 3 x 3 takes half of the time of
+`max_pool_backward.scatter`, of 3 a quarter; one of 5 x 5 would take as much.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastpool.kernels import simd
+from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
+from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.max_pool import outranks
+from fastpool.kernels.tile import fill
+from fastpool.window import Window
+
+#: This is the fastest way for so many places in all, of which so many are across, unless rows are so short.
+MOST, WIDEST, NARROW = 26, 8, 64
+#: What no position is: asked for where there is no window.
+NEVER = 255
+#: So many vectors are computed at a time.
+VECTORS = 2
+#: So many elements of small planes are taken at a time, and of others, which have more than SMALL, in a band of rows.
+RUN, SMALL, BAND = 1 << 10, 1 << 9, 1 << 13
+#: Planes are small if a table of so many bytes holds what to ask for.
+ASKED = 1 << 15
+
+
+@inline
+def ask_row(d, asked, at, first, last, end, place):
+    """Ask for `place` in the columns of a row from `first` to `last`, and for nothing in the others up to `end`."""
+    never = simd.splat(d, NEVER)
+    fill(d, asked, at, first, never)
+    fill(d, asked, at + first, last - first, simd.splat(d, place))
+    fill(d, asked, at + last, end - last, never)
+
+
+@inline
+def ask_planes(d, asked, at, pitch, run, slices, rows, line, deep, down, across, place):
+    """Ask for `place` in those elements of planes that are so far down and across from one of the same plane."""
+    begin, plane = at, slices * rows * line
+    first, last = max(0, min(line, across)), max(0, min(line, line + across))
+    for i in range(slices * rows):
+        met = 0 <= i // rows - deep < slices and 0 <= i % rows - down < rows
+        ask_row(d, asked, at, first if met else line, last if met else line, line, place)
+        at += line
+    while at < begin + run:
+        simd.copy(asked, at, asked, begin, plane)
+        at += plane
+    fill(d, asked, at, begin + pitch - simd.lanes(d) - at, simd.splat(d, NEVER))
+
+
+@kernel()
+def collect(start, stop, geometry, dy, argmax, dx):
+    """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
+
+    There are as many windows as elements, one apart, and less than 255 places. All arrays are contiguous.
+    """
+    z, h, w = axes(geometry)
+    d, dp = simd.widened(simd.tag(dy), VECTORS), simd.widened(simd.position_tag(simd.tag(dy), argmax), VECTORS)
+    lanes = simd.lanes(d)
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    end, line = dy.size, dx.shape[3]
+    channels = line // w.input
+    taps = z.places * h.places * w.places
+    rows = z.input * h.input
+    small = rows * line * taps <= ASKED
+    planes = max(1, min(RUN, dx.size) // (rows * line))
+    run = planes * rows * line if small else line
+    # Columns that have all windows ask for the same: of wide rows, the table has not all of them.
+    left, right = ((w.places - 1) * w.dilation - w.before) * channels, line - w.before * channels
+    cut = 0 if small else max(0, right - left - 2 * lanes)
+    pitch = run - cut + 2 * lanes
+    table = np.empty((4, taps), np.int64)
+    distances, asked_at = simd.pointer(table), simd.pointer(table[1])
+    fronts, tops = simd.pointer(table[2]), simd.pointer(table[3])
+    asked_scratch = simd.scratch(dp, (taps + 1) * pitch)
+    asked = simd.pointer(asked_scratch)
+    never = taps * pitch
+    fill(dp, asked, never, pitch - lanes, simd.splat(dp, NEVER))
+    for k in range(taps):
+        deep = k // w.places // h.places * z.dilation - z.before
+        down = k // w.places % h.places * h.dilation - h.before
+        across = (k % w.places * w.dilation - w.before) * channels
+        distances[k], fronts[k], tops[k] = (deep * h.input + down) * line + across, deep, down
+        asked_at[k] = k * pitch
+        if small:
+            ask_planes(dp, asked, k * pitch, pitch, run, z.input, h.input, line, deep, down, across, k)
+        else:
+            first, last = max(0, min(line, across)), max(0, min(line, line + across))
+            ask_row(dp, asked, k * pitch, first, last - cut, pitch - lanes, k)
+    most, least = distances[taps - 1], distances[0]
+    first, last = start * line, stop * line
+    while first < last:
+        begin = first % run
+        if not small:
+            number, y = first // line % rows // h.input, first // line % h.input
+            for k in range(taps):
+                simd.rolled()
+                met = 0 <= number - fronts[k] < z.input and 0 <= y - tops[k] < h.input
+                asked_at[k] = k * pitch if met else never
+        behind = min(last, first - begin + run)
+        for i in range(first, behind, lanes):
+            at = begin + i - first
+            at = min(at, max(left, at - cut))
+            total = simd.splat(d, 0)
+            if i >= most and i - least + lanes <= end:
+                for k in range(taps):
+                    simd.rolled()
+                    source = i - distances[k]
+                    chosen = simd.load(dp, positions, source) == simd.load(dp, asked, asked_at[k] + at)
+                    total = simd.select(chosen, total + simd.load(d, gradients, source), total)
+            else:
+                for k in range(taps):
+                    simd.rolled()
+                    source = i - distances[k]
+                    here = simd.load_between(dp, positions, source, -source, end - source)
+                    chosen = here == simd.load(dp, asked, asked_at[k] + at)
+                    v = simd.load_between(d, gradients, source, -source, end - source)
+                    total = simd.select(chosen, total + v, total)
+            simd.store_before(result, i, total, last)
+        first = behind
+    simd.keep((table, asked_scratch))
+
+
+def suits(w: Window) -> bool:
+    """Return whether pooling these windows is fastest, and works, by `max_pool_flat` and `avg_pool_flat`."""
+    across, downs = w.kernel_size[-1], prod(w.kernel_size[:-1])
+    line = w.input[-1]
+    if w.input != w.output or max(w.stride) > 1 or across + downs > MOST or (across > WIDEST and line > NARROW):
+        return False
+    if len(w.input) == 3:
+        return prod(w.input) <= RUN
+    reach = (w.kernel_size[-2] - 1) * w.dilation[-2] if len(w.input) > 1 else 0
+    return max(1, reach) * line <= BAND // 4
+
+
+class Places(NamedTuple):
+    """Where along an axis, or two, the places of a window are, and which of them elements ask for."""
+
+    number: int  # of places
+    distances: Any  # as pointers
+    asked: Any
+    pitch: int  # from what is asked of one place to that of the next; behind the last comes the first that is there
+    worth: int  # what a place counts for in positions
+
+
+@inline
+def ask_first(d, places, others):
+    """Put behind what is asked for the position of the first place that each lane has, with that among others."""
+    behind = places.number * places.pitch
+    for i in range(0, places.pitch - simd.lanes(d), simd.lanes(d)):
+        first = simd.load(d, places.asked, i)
+        for k in range(1, places.number):
+            simd.rolled()
+            place = simd.load(d, places.asked, k * places.pitch + i)
+            first = simd.select(place < first, place, first)
+        first = first * simd.splat(d, places.worth)
+        if others is not None:
+            first = first + simd.load(d, others.asked, others.number * others.pitch + i)
+        simd.store(places.asked, behind + i, first)
+
+
+class Run(NamedTuple):
+    """Some rows that are computed at a time, of those counted over all planes: whole planes, or a band of one."""
+
+    first: int  # the row whose window's first row is that in the middle of scratch
+    begin: int  # the rows to compute
+    end: int
+    low: int  # the elements of scratch that there are
+    high: int
+    band: bool
+
+
+@inline
+def take(d, elements, source, row, last, line, rows, taken):
+    """Copy rows to scratch, where vectors can be read around them; return whether there is a NaN."""
+    nan = simd.is_nan(simd.splat(d, 0))
+    # Where rows follow each other in memory, there is but one.
+    one = source.row_step == line and source.inner_step == rows * line
+    one = one and source.outer_step == source.inner * source.inner_step
+    size = (last - row) * line if one else line
+    into, end = 0, (last - row) * line
+    while into < end:
+        at = plane_offset(source, row // rows) + row % rows * source.row_step
+        for i in range(0, size, simd.lanes(d)):
+            v = simd.load_between(d, elements, at + i, 0, size - i)
+            nan = nan | simd.is_nan(v)
+            simd.store(taken, into + i, v)
+        into += size
+        row += 1
+    return simd.any_lane(nan)
+
+
+@inline
+def alike(a, first_row, most):
+    """Return the first place and how many places windows have inside, of a row of windows and of so many more."""
+    start = first_row - a.before
+    first, last = places_inside(a, start)
+    whole = last - first == a.kernel
+    return first, last - first, min(most, a.input - (a.kernel - 1) * a.dilation - start) if whole else 1
+
+
+@inline
+def passes(
+    d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, careful, asked_for, all_of, finish, more
+):  # fmt: skip
+    """Reduce across, all rows that were taken, then down."""
+    lanes, line = simd.lanes(d), w.input
+    for i in range(run.low, run.high, lanes):
+        v, at = asked_for(d, dp, taken, None, i, across, positions, careful)
+        simd.store(kept, i, v)
+        if positions is not None:
+            simd.store(kept_at, i, at)
+    if not run.band:
+        shift, end = run.first * line, run.end * line
+        for i in range(run.begin * line - shift, end - shift, lanes):
+            v, at = asked_for(d, dp, kept, kept_at, i, down, positions, careful)
+            simd.store_before(values, shift + i, finish(d, v, i, -1, more), end)
+            if positions is not None:
+                simd.store_before(positions, shift + i, at, end)
+        return
+    row = run.begin
+    while row < run.end:
+        first, count, size = alike(h, row % h.input, run.end - row)
+        shift, end = row * line, (row + size) * line
+        top = (row - run.first + first * h.dilation) * line
+        for i in range(0, size * line, lanes):
+            v, at = all_of(d, dp, kept, kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful)
+            simd.store_before(values, shift + i, finish(d, v, i, row % h.input, more), end)
+            if positions is not None:
+                simd.store_before(positions, shift + i, at, end)
+        row += size
+
+
+@inline
+def sweep(start, stop, z, h, w, d, dp, x, values, positions, nans, asked_for, all_of, finish, more):
+    """Reduce the windows of the rows from start to stop, counted over the planes of x.
+
+    `asked_for(d, dp, values, found, i, places, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
+    count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
+    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`.
+    """
+    source, elements = layout(x), simd.pointer(x)
+    lanes, line, rows, downs = simd.lanes(d), w.input, z.input * h.input, z.places * h.places
+    band = in_bands(z, h, w)
+    above, below = (h.before, (h.places - 1) * h.dilation - h.before) if band else (0, 0)
+    height = BAND // line if band else max(1, min(RUN, x.size) // (rows * line)) * rows
+    margin = line if band else rows * line
+    pitch = (above + height + below) * line + 2 * lanes
+    table = np.empty(w.places + downs, np.int64)
+    asked_scratch = simd.scratch(dp, (w.places + 1 + (0 if band else downs + 1)) * pitch)
+    across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), pitch, 1)
+    down_asked = simd.offset(across.asked, (w.places + 1) * pitch)
+    down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, w.places)
+    # Places that no window has are read, too.
+    for k in range(w.places):
+        distance = k * w.dilation - w.before
+        ask_planes(dp, across.asked, k * pitch, pitch, pitch - 2 * lanes, 1, 1, line, 0, 0, -distance, k)
+        across.distances[k] = distance if abs(distance) < line else 0
+    ask_first(dp, across, None)
+    if not band:
+        for k in range(downs):
+            deep, low = k // h.places * z.dilation - z.before, k % h.places * h.dilation - h.before
+            ask_planes(dp, down.asked, k * pitch, pitch, height * line, z.input, h.input, line, -deep, -low, 0, k)
+            distance = (deep * h.input + low) * line
+            down.distances[k] = distance if abs(distance) < rows * line else 0
+        ask_first(dp, down, across)
+    scratch = simd.scratch(d, 2 * (pitch + 2 * margin))
+    kept_at_scratch = simd.scratch(dp, 0 if positions is None else pitch + 2 * margin)
+    taken = simd.offset(simd.pointer(scratch), margin)
+    kept = simd.offset(taken, pitch + 2 * margin)
+    kept_at = simd.offset(simd.pointer(kept_at_scratch), margin)
+    row = start
+    while row < stop:
+        if band:
+            top = row - row % rows
+            first, end = row, min(stop, row + height, top + rows)
+            upper, lower = max(top, row - above), min(top + rows, end + below)
+        else:
+            first = upper = row - row % height
+            end, lower = min(stop, first + height), min(x.size // line, first + height)
+        into = (upper - first + above) * line
+        careful = take(d, elements, source, upper, lower, line, rows, simd.offset(taken, into))
+        run = Run(first, row, end, into, into + (lower - upper) * line, band)
+        if nans is None:
+            passes(
+                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, False, asked_for, all_of,
+                finish, more,
+            )  # fmt: skip
+        elif careful:
+            passes(
+                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, True, asked_for, all_of,
+                finish, more,
+            )  # fmt: skip
+        else:
+            passes(
+                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, False, asked_for, all_of,
+                finish, more,
+            )  # fmt: skip
+        row = end
+    simd.keep((table, asked_scratch, scratch, kept_at_scratch))
+
+
+@inline
+def in_bands(z, h, w):
+    """Return whether planes are taken in bands of rows."""
+    return z.input == 1 and h.input * w.input > SMALL
+
+
+@inline
+def largest_asked(d, dp, values, found, i, places, positions, careful):
+    """Return the largest of the values around i that are asked for, and, where positions are wanted, that of it.
+
+    That is what was `found` of it before, if anything was, and what its place counts for.
+    """
+    best, best_at = simd.splat(d, simd.lowest(d)), simd.load(dp, places.asked, places.number * places.pitch + i)
+    for k in range(places.number):
+        simd.rolled()
+        source = i + places.distances[k]
+        v = simd.load(d, values, source)
+        asked = simd.load(dp, places.asked, k * places.pitch + i) == simd.splat(dp, k)
+        better = outranks(v, best, careful) & asked
+        best = simd.select(better, v, best)
+        if positions is not None:
+            position = simd.splat(dp, k * places.worth)
+            if found is not None:
+                position = position + simd.load(dp, found, source)
+            best_at = simd.select(better, position, best_at)
+    return best, best_at
+
+
+@inline
+def largest(d, dp, values, found, i, step, first, count, worth, positions, careful):
+    """Return the same of `count` values, a step apart, from i on, which is place number `first`."""
+    best, best_at = simd.load(d, values, i), simd.splat(dp, 0)
+    if positions is not None:
+        best_at = simd.load(dp, found, i) + simd.splat(dp, first * worth)
+    for k in range(first + 1, first + count):
+        simd.rolled()
+        i += step
+        v = simd.load(d, values, i)
+        better = outranks(v, best, careful)
+        best = simd.select(better, v, best)
+        if positions is not None:
+            best_at = simd.select(better, simd.load(dp, found, i) + simd.splat(dp, k * worth), best_at)
+    return best, best_at
+
+
+@inline
+def unchanged(d, v, i, row, more):
+    """Return v."""
+    return v
+
+
+@kernel(writes=2)
+def max_pool_flat(start, stop, geometry, x, y, argmax):
+    """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
+    z, h, w = axes(geometry)
+    d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), argmax), VECTORS)
+    values, positions = simd.pointer(y), simd.pointer(argmax)
+    sweep(start, stop, z, h, w, d, dp, x, values, positions, simd.nans(d), largest_asked, largest, unchanged, None)
+
+
+@inline
+def sum_asked(d, dp, values, found, i, places, positions, careful):
+    """Return the sum of the values around i that are asked for."""
+    total = simd.splat(d, 0)
+    for k in range(places.number):
+        simd.rolled()
+        asked = simd.load(dp, places.asked, k * places.pitch + i) == simd.splat(dp, k)
+        total = simd.select(asked, total + simd.load(d, values, i + places.distances[k]), total)
+    return total, None
+
+
+@inline
+def sum_all(d, dp, values, found, i, step, first, count, worth, positions, careful):
+    """Return the sum of `count` values, a step apart, from i on."""
+    total = simd.load(d, values, i)
+    for _ in range(1, count):
+        simd.rolled()
+        i += step
+        total = total + simd.load(d, values, i)
+    return total, None
+
+
+@inline
+def divide(d, v, i, row, more):
+    """Divide a vector of sums by what is shared out at i, times, in a band, the height of its rows."""
+    shares, heights = more
+    share = simd.load(d, shares, i)
+    return v / (share if row < 0 else share * simd.splat(d, heights[row]))
+
+
+@kernel()
+def avg_pool_flat(start, stop, geometry, x, heights, widths, y):
+    """Do what `fastpool.kernels.avg_pool.avg_pool` does."""
+    z, h, w = axes(geometry)
+    d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), None), VECTORS)
+    lanes, line, rows = simd.lanes(d), w.input, z.input * h.input
+    band = in_bands(z, h, w)
+    plane = line if band else rows * line
+    size = max(BAND if band else RUN, plane)
+    share_scratch = simd.scratch(d, size + lanes)
+    shares, by_row, by_column = simd.pointer(share_scratch), simd.pointer(heights), simd.pointer(widths)
+    for at in range(0, plane, line):
+        height = simd.splat(d, 1 if band else by_row[at // line])
+        for i in range(0, line, lanes):
+            v = simd.load_between(d, by_column, i, 0, line - i)
+            simd.store_before(shares, at + i, v * height, share_scratch.size)
+    at = plane
+    while at < size:
+        simd.copy(shares, at, shares, 0, min(plane, size - at))
+        at += plane
+    more = (shares, by_row)
+    sweep(start, stop, z, h, w, d, dp, x, simd.pointer(y), None, None, sum_asked, sum_all, divide, more)
+    simd.keep((share_scratch,))

@@ -1,0 +1,134 @@
+"""Windows one apart, as many as elements: short rows and long ones, in whole planes and in bands of rows."""
+
+import numba
+import numpy as np
+import pytest
+from helpers import and_magnitude, near, planes, same_bits, same_values, terms
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastpool
+from fastpool import functional, reference
+from fastpool.kernels import flat
+from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out
+from fastpool.window import window
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _whatever_the_size():
+    """Small arrays take this way, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "FLATTENED", 0)
+        functional._planned.cache_clear()
+        yield
+    functional._planned.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Infinities of both signs add up to NaN."""
+    with np.errstate(invalid="ignore"):
+        yield
+
+
+def compare(x, kernel_size, padding, dilation=1, count_include_pad=True):
+    """Compare the maxima, their positions and the averages with those of the reference."""
+    ndim = len(kernel_size)
+    parameters = (kernel_size, 1, padding, dilation)
+    assert flat.suits(window(x.shape[-ndim:], *parameters))
+    functions = {name: f"{name}_pool{ndim}d" for name in ("max", "avg")}
+    y, argmax = getattr(fastpool, functions["max"])(x, *parameters, return_argmax=True)
+    expected, positions = getattr(reference, functions["max"])(x, *parameters, return_argmax=True)
+    same_values(y, expected)
+    same_values(argmax, positions)
+    same_values(getattr(fastpool, functions["max"])(x, *parameters), expected)
+    y = getattr(fastpool, functions["avg"])(x, *parameters, count_include_pad=count_include_pad)
+    average = getattr(reference, functions["avg"])
+    expected, magnitude = average(and_magnitude(x), *parameters, count_include_pad=count_include_pad)
+    near(y, expected, magnitude, terms(y.dtype, kernel_size))
+
+
+def paddings(kernel_size, turn):
+    """Return paddings that leave as many windows as elements, from turn to turn with more of it before."""
+    return tuple((turn % k, k - 1 - turn % k) for k in kernel_size)
+
+
+@pytest.mark.parametrize("kernel", range(1, 10))
+def test_widths(kernel):
+    for width in range(1, 131):
+        # Many planes at a time, and one in bands.
+        for height in (1 + width % 3, flat.SMALL // width + 1):
+            size = (kernel, kernel)
+            if width <= flat.NARROW or kernel <= flat.WIDEST:
+                compare(planes((height, width), width), size, paddings(size, width))
+
+
+@pytest.mark.parametrize("width", [130, 300, 511, 1000, 2048])
+def test_long_rows(width):
+    height = flat.BAND // width + 3
+    for kernel_size in ((1, 3), (2, 5), (3, 2), (5, 1)):
+        if (kernel_size[0] - 1) * width <= flat.BAND // 4:
+            compare(planes((height, width), width), kernel_size, paddings(kernel_size, width))
+            compare(planes((width,), width), kernel_size[1:], paddings(kernel_size[1:], width))
+
+
+@given(data=st.data())
+def test_all_together(data):
+    ndim = data.draw(st.integers(1, 3))
+    shape = data.draw(st.tuples(*[st.integers(1, most) for most in (3, 3, *(9, 40, 70)[-ndim:])]))
+    if ndim == 3:
+        shape = (*shape[:-2], *(min(n, 10) for n in shape[-2:]))
+    kernel_size = data.draw(st.tuples(*[st.integers(1, (13, 9, 4)[ndim - 1]) for _ in range(ndim)]))
+    dilation = data.draw(st.tuples(*[st.integers(1, 3) for _ in range(ndim)]))
+    reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
+    before = [data.draw(st.integers(0, r)) for r in reach]
+    padding = tuple((b, r - b) for b, r in zip(before, reach))
+    try:
+        w = window(shape[2:], kernel_size, 1, padding, dilation, elements=True)
+    except ValueError:  # a window of nothing but padding
+        return
+    if not flat.suits(w):
+        return
+    dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1", "i4"])))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = rng.integers(0 if dtype.kind == "u" else -5, 6, shape).astype(dtype)
+    if dtype.kind == "f":
+        x[rng.random(shape) < data.draw(st.sampled_from([0, 0.02, 0.5]))] = data.draw(
+            st.sampled_from([np.nan, np.inf, -np.inf])
+        )
+    x = laid_out(x, data.draw(st.sampled_from(INPUT_LAYOUTS)))
+    compare(x, kernel_size, padding, dilation, data.draw(st.booleans()))
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2, 3), (0, 1, 3, 2), (3, 2, 1, 0)])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (2, 3, 30, 31)])
+def test_transposed_axes(shape, axes):
+    compare(planes(shape, 3)[0].transpose(axes), (3, 3), 1)
+
+
+def test_broadcast_axes():
+    x = planes((9, 9), 0)
+    compare(np.broadcast_to(x[:, None], (5, 4, 9, 9)), (3, 3), 1)
+    compare(np.broadcast_to(x[:1], (4, 9, 9)), (3, 3), 1)
+    compare(np.broadcast_to(x[:, :1], (5, 70, 9)), (3, 3), 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 7), (41, 13), (50, 300)])
+def test_any_ranges_of_rows(height, width):
+    """Threads begin and end amid planes, and amid what is computed at a time."""
+    x = planes((3, height, width), 5)
+    w = window((height, width), 3, 1, 1, 1)
+    argmax = np.empty(x.shape, np.uint8)
+    y, averages, ones = np.empty_like(x), np.empty_like(x), (np.full(height, 3.0), np.full(width, 3.0))
+    divisors = tuple(one.astype(x.dtype).reshape(1, 1, 1, -1) for one in ones)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    try:
+        flat.max_pool_flat(x.size // width, 1 << 40, w.geometry, x, y, argmax)
+        flat.avg_pool_flat(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
+    finally:
+        numba.set_num_threads(before)
+    expected = reference.max_pool2d(x, 3, 1, 1, return_argmax=True)
+    same_values(y, expected[0])
+    same_values(argmax, expected[1])
+    same_bits(averages, fastpool.avg_pool2d(x, 3, 1, 1))
