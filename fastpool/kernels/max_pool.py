@@ -74,7 +74,8 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
         base = plane_offset(source, plane) + part.column
         step = h.dilation * source.row_step
-        nan = False
+        # A sum is NaN if an element is, or infinities are; masks would be dear where they are no registers of their own.
+        seen = simd.splat(simd.widened(d, many), 0)
         for _ in range(part.rows):
             ask(d, elements, ahead, part.share)
             ahead += part.share
@@ -83,13 +84,12 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
             offset = base + (top + first * h.dilation) * source.row_step
             if positions is None:
                 v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                if last - first < 2:
-                    nan |= simd.any_lane(simd.is_nan(v))
+                seen = seen + v
                 for _ in range(first + 1, last):
                     simd.rolled()
                     offset += step
                     other = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                    nan |= simd.any_lane(simd.either_nan(v, other))
+                    seen = seen + other
                     v = simd.select(outranks(other, v, careful), other, v)
                 best, _ = across(d, dp, v, w.kernel, first_at, careful)
             else:
@@ -98,7 +98,7 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
                 for _ in range(first, last):
                     simd.rolled()
                     v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                    nan |= simd.any_lane(simd.is_nan(v))
+                    seen = seen + v
                     offset += step
                     other, other_at = across(d, dp, v, w.kernel, first_at, careful)
                     better = outranks(other, best, careful)
@@ -113,7 +113,7 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
                 out = 0
                 plane += 1
                 base = plane_offset(source, plane) + part.column
-        return nan
+        return simd.any_lane(simd.is_nan(seen))
 
     @inline
     def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):

@@ -314,8 +314,8 @@ def find_invalid(start, stop, geometry, argmax, found):
     taps = z.places * h.places * w.places
     if taps - 1 < simd.highest(d):
         most = simd.splat(d, taps - 1)
-        worse = most > most
+        worst = most
         for i in range(first, last, simd.lanes(d)):
-            worse = worse | (simd.load_between(d, positions, i, 0, last - i) > most)
-        if simd.any_lane(worse):
+            worst = simd.maximum(simd.load_between(d, positions, i, 0, last - i), worst)
+        if simd.any_lane(worst > most):
             simd.pointer(found)[0] = 1

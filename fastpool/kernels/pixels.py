@@ -177,14 +177,11 @@ def largest(d, dp, source, source_at, base, offsets, steps, count, mask, whole, 
     at = simd.splat(dp, steps[0])
     if source_at is not None:
         at = at + simd.load(dp, source_at, base + offsets[0])
-    nan = simd.is_nan(best)
     for k in range(1, count):
         simd.rolled()
         v = simd.load_where(mask, whole, zero, source, base + offsets[k])
         if result_at is None:
-            # A maximum is one instruction, and wrong about NaN: that is kept apart, off the chain of maxima.
-            nan = nan | simd.is_nan(v)
-            best = simd.select(best > v, best, v)
+            best = simd.maximum(v, best)
         else:
             better = simd.greater_or_nan(v, best) & simd.is_number(best)
             best = simd.select(better, v, best)
@@ -192,8 +189,6 @@ def largest(d, dp, source, source_at, base, offsets, steps, count, mask, whole, 
             if source_at is not None:
                 other_at = other_at + simd.load(dp, source_at, base + offsets[k])
             at = simd.select(better, other_at, at)
-    if result_at is None:
-        best = simd.select(nan, simd.splat(d, simd.nan(d)), best)
     return best, at
 
 

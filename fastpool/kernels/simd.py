@@ -150,17 +150,6 @@ def lowest(typingctx: Any, d: Tag) -> Any:
 
 
 @intrinsic
-def nan(typingctx: Any, d: Tag) -> Any:
-    """NaN, where the tag's elements have one; else zero."""
-    value = np.nan if isinstance(d.element, types.Float) else 0
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.get_constant(d.element, value)
-
-    return d.element(d), codegen
-
-
-@intrinsic
 def nans(typingctx: Any, d: Tag) -> Any:
     """None where the tag's elements have no NaN, so that the compiler sees it; else True."""
     return _constant(types.none, d) if isinstance(d.element, types.Integer) else (types.boolean(d), _true)
@@ -905,3 +894,18 @@ def greater_or_nan(typingctx: Any, a: Vector, b: Vector) -> Any:
         return _compare(">", nan=True)(builder, a, *args)
 
     return _mask(a)(a, b), codegen
+
+
+@intrinsic
+def maximum(typingctx: Any, a: Vector, b: Vector) -> Any:
+    """The larger of two elements, lane by lane; NaN where either is. Without masks that outlive it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v, best = args
+        # Two instructions on top of x86's maximum, which returns its second argument if either is NaN.
+        larger = builder.select(_compare(">")(builder, a, v, best), v, best)
+        if isinstance(a.element, types.Float):
+            return builder.select(builder.fcmp_unordered("uno", v, v), v, larger)
+        return larger
+
+    return a(a, b), codegen
