@@ -63,16 +63,36 @@ def test_tag(dtype):
     assert (scratch.dtype, scratch.shape) == (dtype, (5,))
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
 @pytest.mark.parametrize("element", ["u1", "u2", "u4", None])
-def test_position_tag(element):
+def test_position_tag(element, dtype):
     @njit
     def ask(array, argmax):
         d = simd.position_tag(simd.tag(array), argmax)
         return simd.lanes(d), simd.scratch(d, 0)
 
-    lanes, scratch = ask(np.zeros(1, np.float32), None if element is None else np.zeros((1, 2), element))
-    assert lanes == 16
-    assert scratch.dtype == (element or np.uint8)
+    lanes, scratch = ask(np.zeros(1, dtype), None if element is None else np.zeros((1, 2), element))
+    assert lanes == lanes_of(np.dtype(dtype))
+    assert scratch.dtype == f"u{max(np.dtype(element or 'u1').itemsize, np.dtype(dtype).itemsize)}"
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("element", ["u1", "u2", "u4"])
+def test_positions_widen_and_narrow(element, dtype):
+    """Where lanes are wider than the argmax in memory, a sum in them is as one in memory."""
+
+    @njit
+    def add(like, argmax, out):
+        d = simd.position_tag(simd.tag(like), argmax)
+        v = simd.load(d, simd.pointer(argmax), 0)
+        simd.store(simd.pointer(out), 0, v + v)
+
+    argmax = memory(np.dtype(element), 16)
+    out = np.full(16, 77, element)
+    add(np.zeros(1, dtype), argmax, out)
+    lanes = lanes_of(np.dtype(dtype))
+    same_values(out[:lanes], (argmax + argmax)[:lanes])
+    assert (out[lanes:] == 77).all()
 
 
 @every_number

@@ -20,8 +20,9 @@ from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 from fastpool.window import Window
 
-#: Vectors of channels that share one walk through the list.
-SHARED = 4
+#: Vectors of channels that share one walk through the list; and where each has one of positions beside it, which have to
+#: fit the registers of AVX2, too.
+SHARED, PAIR = 4, 2
 #: So many bytes of reduced rows are kept, and their positions.
 KEPT = 1 << 19
 #: Of arrays of so many bytes, the rows of a window are asked for so many elements ahead, each for itself.
@@ -202,11 +203,11 @@ def put(positions, into, at, mask, whole):
 @inline
 def take(d, dp, source, source_at, base, offsets, steps, count, into, channels, result, result_at):
     """Write one pixel's maxima and positions."""
-    d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
+    d4, dp4 = simd.widened(d, PAIR), simd.widened(dp, PAIR)
     lanes = simd.lanes(d)
-    whole4 = simd.between(d4, 0, SHARED * lanes)
-    shared = channels // (SHARED * lanes) * (SHARED * lanes)
-    for c in range(0, shared, SHARED * lanes):
+    whole4 = simd.between(d4, 0, PAIR * lanes)
+    shared = channels // (PAIR * lanes) * (PAIR * lanes)
+    for c in range(0, shared, PAIR * lanes):
         best, at = largest(d4, dp4, source, source_at, base + c, offsets, steps, count, whole4, True, result_at)
         simd.store(result, into + c, best)
         put(result_at, into + c, at, whole4, True)
@@ -369,13 +370,14 @@ def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns
     zero, nowhere = simd.splat(d, 0), simd.splat(dp, 0)
     result = zero
     for i in range(rows[2]):
+        line_at, line = base_at + rows[0][i] * w.output * channels, base + rows[0][i] * row_step
+        first = rows[1][i] * w.places
         for j in range(columns[2]):
             simd.rolled()
-            place = simd.splat(dp, rows[1][i] * w.places + columns[1][j])
             pixel = columns[0][j] * channels
-            at = simd.load_where(mask, whole, nowhere, positions, base_at + rows[0][i] * w.output * channels + pixel)
-            v = simd.load_where(mask, whole, zero, gradients, base + rows[0][i] * row_step + pixel)
-            result = result + simd.select(at == place, v, zero)
+            at = simd.load_where(mask, whole, nowhere, positions, line_at + pixel)
+            v = simd.load_where(mask, whole, zero, gradients, line + pixel)
+            result = result + simd.select(at == simd.splat(dp, first + columns[1][j]), v, zero)
     return result
 
 

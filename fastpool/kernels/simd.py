@@ -13,8 +13,9 @@ variants with limits touch nothing outside of them. A pointer is not counted as 
 array to a function, even to an inlined one, can cost two atomic operations. So whoever takes a pointer
 keeps its array: that of an argument lives anyway, that of scratch as long as `keep` says.
 
-Loads and stores convert between memory's floats and the vector's. Memory may hold `Half` elements, of float16 or
-bfloat16, which are only read and written: their tags are those of float32. Stores round to the nearest, ties to even.
+Loads and stores convert between memory's floats and the vector's, and between its unsigned integers and wider ones.
+Memory may hold `Half` elements, of float16 or bfloat16, which are only read and written: their tags are those of
+float32. Stores round to the nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -115,8 +116,12 @@ def widened(typingctx: Any, d: Tag, times: types.Literal) -> Any:
 
 @intrinsic
 def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
-    """The elements of an argmax (of None, bytes), a lane for each of `like`'s."""
-    element = array.dtype if isinstance(array, types.Array) else types.uint8
+    """Integers for the elements of an argmax (or of None), a lane for each of `like`'s.
+
+    They are as wide as those: a mask of narrower lanes is many instructions away where masks are vectors.
+    """
+    bits = array.dtype.bitwidth if isinstance(array, types.Array) else 8
+    element = getattr(types, f"uint{max(bits, like.element.bitwidth)}")
     return _constant(Tag(element, like.lanes), like, array)
 
 
@@ -333,6 +338,8 @@ def _converted(context: Any, builder: Any, element: types.Type, computed: types.
         v = _widened(context, builder, element, v)
     if element != types.float64 and computed == types.float64:
         v = builder.fpext(v, ir.VectorType(ir.DoubleType(), v.type.count))
+    if isinstance(computed, types.Integer) and computed.bitwidth > element.bitwidth:
+        v = builder.zext(v, ir.VectorType(_llvm(computed), v.type.count))
     return v
 
 
@@ -365,6 +372,8 @@ def _widened(context: Any, builder: Any, element: Half, v: Any) -> Any:
 def _narrowed(context: Any, builder: Any, element: types.Type, v: Any) -> Any:
     """What was computed, as it is written to memory of such elements."""
     n = v.type.count
+    if isinstance(element, types.Integer):
+        return v if v.type.element.width == element.bitwidth else builder.trunc(v, ir.VectorType(_llvm(element), n))
     floats = ir.VectorType(ir.FloatType(), n)
     if v.type.element == ir.DoubleType() and element != types.float64:
         v = builder.fptrunc(v, floats)
