@@ -41,7 +41,7 @@ from fastpool.window import (
 Array = np.ndarray[Any, Any]
 
 #: Rows of this length fill vectors well enough for them to beat scalar code that stays in cache.
-WIDE = 32
+WIDE = 20
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 #: Of windows side by side, up to so many elements are put together in cache.
@@ -1575,7 +1575,7 @@ def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[in
     elif _by_pixels(trailing):
         asked = not few and w.taps <= OVERLAP * prod(w.stride)
         kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
-    elif len(w.input) < 3 and w.side_by_side and w.stride[-1] == 2 and w.input[-1] >= WIDE:
+    elif len(w.input) < 3 and w.stride[-1] == 2 and w.input[-1] >= WIDE and _from_first(w):
         kernel = max_pool_backward.route
     else:
         kernel = max_pool_backward.scatter(False)
@@ -1631,10 +1631,14 @@ def _columns(x: Array) -> Array:
     return x.view(np.uint8) if x.dtype.char == "?" else x
 
 
+def _from_first(w: Window) -> bool:
+    """Whether windows are side by side from the first element on."""
+    return w.side_by_side and not any(before for before, _ in w.padding)
+
+
 def _sums(w: Window) -> Kernel:
     """Return the kernel that adds columns up."""
-    whole = w.side_by_side and not any(map(any, w.padding))
-    if whole and w.output[-1] <= 2 * SHORT and prod(w.stride[-2:]) <= PATCH:
+    if _from_first(w) and w.output[-1] <= 2 * SHORT and prod(w.stride[-2:]) <= PATCH:
         return columns.join
     return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate
 

@@ -38,8 +38,9 @@ def copy_parts(start, stop, geometry, x, y):
         v = simd.load_where(mask, False, one, simd.pointer(x), i)
         v = simd.select(mask, v, simd.load_or(one, simd.pointer(x), i, 0, 1))
         v = simd.select(simd.between(d, 1, 2), simd.load_between(d, simd.pointer(x), i, 1, 2), v)
+        simd.store_first(simd.pointer(y), i, v, lanes - 1)
+        simd.store_scalar(simd.pointer(y), i + lanes - 1, simd.load_scalar(simd.pointer(x), i + lanes - 1))
         simd.store_before(simd.pointer(y), i, v, i + 3)
-        simd.store_where(simd.between(d, 3, lanes), False, simd.pointer(y), i, v)
 
 
 @kernel()

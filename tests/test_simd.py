@@ -199,12 +199,12 @@ def store_before(memory, at, v, end, d):
 
 
 @njit
-def store_where(memory, at, v, end, d):
-    simd.store_where(simd.between(d, 0, end - at), end - at >= simd.lanes(d), memory, at, v)
+def store_first(memory, at, v, end, d):
+    simd.store_first(memory, at, v, end - at)
 
 
 @every_number
-@pytest.mark.parametrize("operation", [store_before, store_where], ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize("operation", [store_before, store_first], ids=lambda operation: operation.__name__)
 def test_limited_stores(operation, dtype):
     @njit
     def store(source, out, limits):
@@ -305,7 +305,6 @@ def touch(page, at, first, last, out):
     v = simd.load_or(v, memory, at, first, last)
     v = simd.load_where(mask, False, v, memory, at)
     simd.store(simd.pointer(out), 0, v)
-    simd.store_where(mask, False, memory, at, v)
     if first <= 0:
         simd.store_before(memory, at, v, at + last)
 

@@ -69,7 +69,7 @@ def avg_pool(stride: int, many: int, deep: bool) -> Kernel:
             result = across(d, total, w.kernel)
             if not deep:
                 result = result / (width * simd.splat(d, heights[out]))
-            simd.store_where(part.outputs, part.all_outputs, values, into, result)
+            simd.store_first(values, into, result, part.outputs)
             into += w.output
             out += 1
             if out == h.output:

@@ -74,7 +74,7 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
         base = plane_offset(source, plane) + part.column
         step = h.dilation * source.row_step
-        # A sum is NaN if an element is, or infinities are; masks would be dear where they are no registers of their own.
+        # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
         for _ in range(part.rows):
             ask(d, elements, ahead, part.share)
@@ -105,8 +105,8 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
                     best = simd.select(better, other, best)
                     at = simd.select(better, other_at + simd.splat(dp, place), at)
                     place += w.places
-                simd.store_where(part.outputs, part.all_outputs, positions, into, at)
-            simd.store_where(part.outputs, part.all_outputs, values, into, best)
+                simd.store_first(positions, into, at, part.outputs)
+            simd.store_first(values, into, best, part.outputs)
             into += w.output
             out += 1
             if out == h.output:

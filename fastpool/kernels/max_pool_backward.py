@@ -5,8 +5,8 @@ through the outputs backwards, an element gets its gradients in the order of the
 notebook's col2im adds them. A position of one byte is looked up for its distance from the place of its
 window; only windows that reach over an edge, or out of the rows that are being computed, check it.
 
-`route` is for windows side by side, two columns apart, where an element has one window at most: it asks
-every element whether that window chose it, and writes the result once, in vectors.
+`route` is for windows side by side, two columns apart, where an element has one window at most: it asks every element
+whether that window chose it, and writes the result once, in vectors: a third to a half of the time.
 """
 
 from __future__ import annotations
@@ -21,67 +21,50 @@ from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 
 
-@inline
-def sent(d, dp, gradients, positions, source, at, first, last, place):
-    """The gradients whose position is `place`; zero in lanes that are not from first to last."""
-    chosen = simd.load_between(dp, positions, at, first, last) == simd.splat(dp, place)
-    zero = simd.splat(d, 0)
-    # Added, as it is everywhere else: -0.0 becomes 0.0.
-    return simd.select(chosen, simd.load_between(d, gradients, source, first, last), zero) + zero
-
-
-@inline
-def row_end(w, place, needed, lanes):
-    """Return where a row of gradients ends for columns at this place of their window: past `needed`, anywhere."""
-    if place >= w.kernel:
-        return 0
-    return w.output if needed > w.output else needed + lanes
-
-
 @kernel()
 def route(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes."""
+    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes.
+
+    Windows are side by side from the first element on, two columns apart. Vectors run over the ends of rows, into what
+    the next one overwrites.
+    """
     h, w = axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(dy)
     dp = simd.position_tag(d, argmax)
     lanes = simd.lanes(d)
     given = layout(dy)
     gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    limit = stop * w.input
-    # What the even and the odd columns are in their windows, how far away those are, and where a row of
-    # gradients ends for them, if not past the result.
-    even_place, even_shift = w.before % 2, w.before // 2
-    odd_place, odd_shift = (w.before + 1) % 2, (w.before + 1) // 2
-    places = (w.input + 1) // 2
-    even_end = row_end(w, even_place, places + even_shift, lanes)
-    odd_end = row_end(w, odd_place, w.input // 2 + odd_shift, lanes)
-    end, end_at = given.end, layout(argmax).end
+    zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
+    limit, end_at = stop * w.input, argmax.size
     row = start
     while row < stop:
         plane, y = row // h.input, row % h.input
-        source, at = plane_offset(given, plane), plane * h.output * w.output
-        out, place = (y + h.before) // h.stride, (y + h.before) % h.stride
+        out, place = y // h.stride, y % h.stride
+        source, at = plane_offset(given, plane) + out * given.row_step, (plane * h.output + out) * w.output
         for row in range(row, min(stop, (plane + 1) * h.input)):  # noqa: B020
             into = row * w.input
-            tap = place * w.places
-            from_row, at_row = source + out * given.row_step, at + out * w.output
-            # Behind its last window a row has no gradient, between rows of windows it has none at all;
-            # lanes that are past its end may have any.
-            met = out < h.output and place < h.kernel
-            for i in range(0, places, lanes):
-                j = i + even_shift
-                last = min(even_end - j, end - from_row - j, end_at - at_row - j) if met else 0
-                even = sent(d, dp, gradients, positions, from_row + j, at_row + j, -j, last, tap + even_place)
-                j = i + odd_shift
-                last = min(odd_end - j, end - from_row - j, end_at - at_row - j) if met else 0
-                odd = sent(d, dp, gradients, positions, from_row + j, at_row + j, -j, last, tap + odd_place)
-                simd.store_before(result, into + 2 * i, simd.zip_lower(even, odd), limit)
-                if 2 * i + lanes < w.input:
-                    simd.store_before(result, into + 2 * i + lanes, simd.zip_upper(even, odd), limit)
+            outputs = w.output if out < h.output and place < h.places else 0
+            left = simd.splat(dp, place * w.places)
+            # A window of one column sends nothing to the next: no position is the number of places.
+            right = simd.splat(dp, place * w.places + 1 if w.places > 1 else h.places)
+            for j in range(0, outputs, lanes):
+                simd.rolled()
+                p = simd.load_between(dp, positions, at + j, 0, end_at - at - j)
+                # Added, as it is everywhere else: -0.0 becomes 0.0.
+                v = simd.load_between(d, gradients, source + j, 0, given.end - source - j) + zero
+                even, odd = simd.select(p == left, v, zero), simd.select(p == right, v, zero)
+                simd.store_before(result, into + 2 * j, simd.zip_lower(even, odd), limit)
+                if 2 * j + lanes < w.input:
+                    simd.store_before(result, into + 2 * j + lanes, simd.zip_upper(even, odd), limit)
+            for i in range(into + 2 * outputs, into + w.input):
+                simd.rolled()
+                simd.store_scalar(result, i, nothing)
             place += 1
             if place == h.stride:
                 place = 0
                 out += 1
+                source += given.row_step
+                at += w.output
         row += 1
 
 
@@ -107,20 +90,35 @@ def clear(d, x, first, last):
 
 
 @inline
-def add_plane(d, dy, argmax, source, at, count, starts, offsets, sums, into, alone):
-    """Add the gradients of a plane, last to first, to a plane of zeros that has room for all of every window.
+def target(argmax, at, starts, offsets, i):
+    """Return where gradient number i goes."""
+    return starts[i] + offsets[argmax[at + i]]
 
-    Where every window is `alone`, what an element gets is written: an addition would wait for the last one.
+
+@inline
+def add_planes(d, dy, argmax, source, at, count, starts, offsets, sums, alone):
+    """Add the gradients of some planes, last to first, to planes of zeros that have room for all of every window.
+
+    Where every window is `alone`, what an element gets is written: an addition would wait for the last one. Four places
+    are looked up before the first is written to: a load may wait until the CPU knows where earlier stores go.
     """
-    if alone:
-        zero = simd.scalar(d, 0)
-        for i in range(count - 1, -1, -1):
-            simd.rolled()
-            sums[into + starts[i] + offsets[argmax[at + i]]] = simd.load_scalar(dy, source + i) + zero
-    else:
-        for i in range(count - 1, -1, -1):
-            simd.rolled()
-            sums[into + starts[i] + offsets[argmax[at + i]]] += simd.load_scalar(dy, source + i)
+    zero = simd.scalar(d, 0)
+    rest = count % 4
+    for i in range(count - 4, rest - 1, -4):
+        e, c = target(argmax, at, starts, offsets, i + 3), target(argmax, at, starts, offsets, i + 2)
+        b, a = target(argmax, at, starts, offsets, i + 1), target(argmax, at, starts, offsets, i)
+        if alone:
+            sums[e] = simd.load_scalar(dy, source + i + 3) + zero
+            sums[c] = simd.load_scalar(dy, source + i + 2) + zero
+            sums[b] = simd.load_scalar(dy, source + i + 1) + zero
+            sums[a] = simd.load_scalar(dy, source + i) + zero
+        else:
+            sums[e] += simd.load_scalar(dy, source + i + 3)
+            sums[c] += simd.load_scalar(dy, source + i + 2)
+            sums[b] += simd.load_scalar(dy, source + i + 1)
+            sums[a] += simd.load_scalar(dy, source + i)
+    for i in range(rest - 1, -1, -1):
+        sums[target(argmax, at, starts, offsets, i)] += simd.load_scalar(dy, source + i)
 
 
 @inline
@@ -207,7 +205,6 @@ def scatter(of_pixels: bool) -> Kernel:
             table.rows[k] = k // w.places % h.places * h.dilation
             table.columns[k] = k % w.places * w.dilation
             offsets[k] = ((table.slices[k] * high + table.rows[k]) * wide + table.columns[k]) * channels
-        starts_table = np.empty(outputs if padded else 0, np.int32)
         size = depth * height * width * channels
         exact = padded and depth == z.input and height == h.input and width == w.input
         # Halves are summed in float32, some rows at a time.
@@ -216,18 +213,23 @@ def scatter(of_pixels: bool) -> Kernel:
         if halves is not None:
             exact = False
             band = max(1, BAND // line)
-        kept = size if padded else 0 if halves is None else band * line
+        # Small planes are taken some at a time.
+        many = 1
+        if padded and given.inner_step == outputs and given.outer_step == given.inner * given.inner_step:
+            many = max(1, small // max(size, outputs))
+        starts_table = np.empty(many * outputs if padded else 0, np.int32)
+        kept = many * size if padded else 0 if halves is None else band * line
         sums_scratch = simd.scratch(d, 0 if exact else kept + lanes)
         starts, sums = simd.pointer(starts_table), simd.pointer(sums_scratch)
-        target = simd.sums(result, sums)
-        if padded:
-            for out in range(out_rows):
-                place = out // h.output * z.stride * height + out % h.output * h.stride
-                for j in range(w.output):
-                    for channel in range(channels):
-                        starts[(out * w.output + j) * channels + channel] = (
-                            place * width + j * w.stride
-                        ) * channels + channel
+        added_to = simd.sums(result, sums)
+        for out in range(many * out_rows if padded else 0):
+            place = out // out_rows * depth * height
+            place += out % out_rows // h.output * z.stride * height + out % h.output * h.stride
+            for j in range(w.output):
+                for channel in range(channels):
+                    starts[(out * w.output + j) * channels + channel] = (
+                        place * width + j * w.stride
+                    ) * channels + channel
 
         # How many rows are set to zero at once, before they are added to.
         cleared_rows = CLEARED // (line * dx.itemsize)
@@ -240,25 +242,34 @@ def scatter(of_pixels: bool) -> Kernel:
             top, bottom = max(0, start - plane * rows), row - plane * rows
             if not padded:
                 top = max(top, bottom - band)
-            row -= bottom - top
+            count = min(many, (row - start) // rows) if padded and bottom == rows else 1
+            if count > 1:
+                top, plane = 0, plane - count + 1
+            row = plane * rows + top
             into = plane * rows * line
             begins = into if halves is None else -top * line
             source, at = plane_offset(given, plane), plane * outputs
             if exact and bottom - top == rows:
-                clear(d, target, into, into + rows * line)
-                add_plane(d, gradients, positions, source, at, outputs, starts, offsets, target, into, alone)
+                clear(d, added_to, into, into + count * rows * line)
+                add_planes(
+                    d, gradients, positions, source, at, count * outputs, starts, offsets,
+                    simd.offset(added_to, into), alone,
+                )  # fmt: skip
                 continue
             if padded and not exact:
-                for i in range(0, size, lanes):
+                for i in range(0, count * size, lanes):
                     simd.store(sums, i, zero)
-                add_plane(d, gradients, positions, source, at, outputs, starts, offsets, sums, 0, alone)
-                for i in range((bottom - 1) // h.input, top // h.input - 1, -1):
-                    above = ((i + z.before) * height + h.before - i * h.input) * width + w.before
-                    for y in range(min(bottom, (i + 1) * h.input) - 1, max(top, i * h.input) - 1, -1):
-                        for j in range((line - 1) // lanes * lanes, -1, -lanes):
+                add_planes(d, gradients, positions, source, at, count * outputs, starts, offsets, sums, alone)
+                # Vectors run over the ends of rows, into what the next one overwrites.
+                behind = into + (bottom + (count - 1) * rows) * line
+                for i in range(top // h.input, count * z.input if count > 1 else ceil_div(bottom, h.input)):
+                    above = i // z.input * depth + i % z.input + z.before
+                    above = (above * height + h.before - i * h.input) * width + w.before
+                    for y in range(max(top, i * h.input), min(bottom + (count - 1) * rows, (i + 1) * h.input)):
+                        for j in range(0, line, lanes):
                             simd.rolled()
                             v = simd.load(d, sums, (above + y * width) * channels + j)
-                            simd.store_before(result, into + y * line + j, v, into + (y + 1) * line)
+                            simd.store_before(result, into + y * line + j, v, behind)
                 continue
             cleared = bottom
             first = max(0, ceil_div(top // h.input + z.before - back, z.stride))
@@ -275,7 +286,7 @@ def scatter(of_pixels: bool) -> Kernel:
                         continue
                     if highest < cleared:
                         behind, cleared = cleared, max(top, min(highest, cleared - cleared_rows))
-                        clear(d, target, begins + cleared * line, begins + behind * line)
+                        clear(d, added_to, begins + cleared * line, begins + behind * line)
                     left, right = inner * channels, outer * channels
                     if not whole or y < 0 or y + down >= h.input or highest < top or lowest >= bottom:
                         left, right = out_line, out_line
@@ -283,17 +294,18 @@ def scatter(of_pixels: bool) -> Kernel:
                     from_row, at_row = source + out * given.row_step, at + out * out_line
                     add_at_edge(
                         gradients, positions, from_row, at_row, right, out_line, table, z, h, w, channels,
-                        front, y, top, bottom, target, begins,
+                        front, y, top, bottom, added_to, begins,
                     )  # fmt: skip
                     place = begins + ((front * h.input + y) * w.input - w.before) * channels
                     add_inside(
-                        gradients, positions, from_row, at_row, left, right, offsets, target, place, w.stride, channels
-                    )
+                        gradients, positions, from_row, at_row, left, right, offsets, added_to, place, w.stride,
+                        channels,
+                    )  # fmt: skip
                     add_at_edge(
                         gradients, positions, from_row, at_row, 0, left, table, z, h, w, channels,
-                        front, y, top, bottom, target, begins,
+                        front, y, top, bottom, added_to, begins,
                     )  # fmt: skip
-            clear(d, target, begins + top * line, begins + cleared * line)
+            clear(d, added_to, begins + top * line, begins + cleared * line)
             if halves is not None:
                 for i in range(0, (bottom - top) * line, lanes):
                     v = simd.load(d, sums, i)

@@ -20,8 +20,8 @@ from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 from fastpool.window import Window
 
-#: Vectors of channels that share one walk through the list; and where each has one of positions beside it, which have to
-#: fit the registers of AVX2, too.
+#: Vectors of channels that share one walk through the list; fewer, where each has one of positions beside it, which
+#: have to fit the registers of AVX2, too.
 SHARED, PAIR = 4, 2
 #: So many bytes of reduced rows are kept, and their positions.
 KEPT = 1 << 19
@@ -194,10 +194,10 @@ def largest(d, dp, source, source_at, base, offsets, steps, count, mask, whole, 
 
 
 @inline
-def put(positions, into, at, mask, whole):
+def put(positions, into, at, count):
     """Write some pixels' positions, if there is an argmax."""
     if positions is not None:
-        simd.store_where(mask, whole, positions, into, at)
+        simd.store_first(positions, into, at, count)
 
 
 @inline
@@ -210,12 +210,12 @@ def take(d, dp, source, source_at, base, offsets, steps, count, into, channels, 
     for c in range(0, shared, PAIR * lanes):
         best, at = largest(d4, dp4, source, source_at, base + c, offsets, steps, count, whole4, True, result_at)
         simd.store(result, into + c, best)
-        put(result_at, into + c, at, whole4, True)
+        put(result_at, into + c, at, PAIR * lanes)
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         best, at = largest(d, dp, source, source_at, base + c, offsets, steps, count, mask, whole, result_at)
-        simd.store_where(mask, whole, result, into + c, best)
-        put(result_at, into + c, at, mask, whole)
+        simd.store_first(result, into + c, best, channels - c)
+        put(result_at, into + c, at, channels - c)
 
 
 @inline
@@ -286,7 +286,7 @@ def add_up(d, source, base, offsets, count, into, channels, result, divisor):
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         v = total(d, source, base + c, offsets, count, mask, whole)
-        simd.store_where(mask, whole, result, into + c, divided(d, v, divisor))
+        simd.store_first(result, into + c, divided(d, v, divisor), channels - c)
 
 
 @inline
@@ -399,7 +399,7 @@ def scatter(rows, columns, base, base_at, into, channels, h, w, more):
         v = received(
             d, dp, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, mask, whole
         )
-        simd.store_where(mask, whole, result, into + c, v)
+        simd.store_first(result, into + c, v, channels - c)
 
 
 @kernel()
@@ -438,7 +438,7 @@ def spread(rows, columns, base, base_at, into, channels, h, w, more):
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         v = shares(d, gradients, base + c, row_step, rows, columns, channels, heights, widths, mask, whole)
-        simd.store_where(mask, whole, result, into + c, v)
+        simd.store_first(result, into + c, v, channels - c)
 
 
 @kernel()

@@ -51,8 +51,7 @@ class Part(NamedTuple):
     column: int  # where the windows of that output begin
     inside: Any  # the mask of the columns that are elements, and whether all can be read and no window has others
     all_inside: bool
-    outputs: Any  # the mask of the outputs, and whether all lanes can be written
-    all_outputs: bool
+    outputs: int  # how many lanes to write: all, where those behind the outputs are overwritten
     into: int  # the offset of the first row's vector in the result
     ahead: int  # the offset of what to ask for meanwhile, and how much of it with every row
     share: int
@@ -105,8 +104,7 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
                 column,
                 simd.between(wide, -column, w.input - column),
                 within and column + wide_lanes <= (readable if ascending else w.input),
-                simd.between(d, 0, many),
-                i + lanes <= w.output or (alone and behind * w.output + lanes <= (stop + 1) * w.output),
+                lanes if alone and behind * w.output + lanes <= (stop + 1) * w.output else min(lanes, w.output - i),
                 into + i,
                 ahead,
                 share,
