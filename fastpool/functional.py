@@ -1480,7 +1480,7 @@ class _Kernels(NamedTuple):
     """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
 
     flat: Kernel
-    small: Callable[[int, int, bool], Kernel]
+    small: Callable[[int, int, bool, bool], Kernel]
     large: Kernel
     pixels: Kernel
     pixels_large: Kernel
@@ -1554,7 +1554,7 @@ def _planned(
         chosen = kernels.flat
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
         span = (w.output[-1] - 1) * stride + kernel
-        chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3)
+        chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3, w.output[-1] >= rows.LONG)
     else:
         chosen = kernels.large
     return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading + w.output[:-1]))

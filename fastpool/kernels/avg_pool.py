@@ -20,8 +20,8 @@ from fastpool.kernels.tile import SHARED
 
 
 @cache
-def avg_pool(stride: int, many: int, deep: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes.
+def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes, in long rows.
 
     It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
     """
@@ -51,7 +51,8 @@ def avg_pool(stride: int, many: int, deep: bool) -> Kernel:
         """Pool one vector of each row of a group; of deep windows, add up only."""
         d, heights, widths = more
         zero = simd.splat(simd.widened(d, many), 0)
-        width = simd.load_or(simd.splat(d, 1), widths, part.first, 0, w.output - part.first)
+        one = simd.splat(d, 1)
+        width = simd.load_or(one, widths, part.first, 0, w.output - part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
         base = plane_offset(source, plane) + part.column
         step = h.dilation * source.row_step
@@ -61,15 +62,20 @@ def avg_pool(stride: int, many: int, deep: bool) -> Kernel:
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
             offset = base + (top + first * h.dilation) * source.row_step
-            total = simd.load_where(part.inside, part.all_inside, zero, elements, offset)
-            for _ in range(first + 1, last):
+            for j in range(part.vectors if long else 1):
                 simd.rolled()
-                offset += step
-                total = total + simd.load_where(part.inside, part.all_inside, zero, elements, offset)
-            result = across(d, total, w.kernel)
-            if not deep:
-                result = result / (width * simd.splat(d, heights[out]))
-            simd.store_first(values, into, result, part.outputs)
+                at, target, column = offset + j * part.step * stride, into + j * part.step, part.first + j * part.step
+                total = simd.load_where(part.inside, part.all_inside, zero, elements, at)
+                for _ in range(first + 1, last):
+                    simd.rolled()
+                    at += step
+                    total = total + simd.load_where(part.inside, part.all_inside, zero, elements, at)
+                result = across(d, total, w.kernel)
+                if not deep:
+                    if long:
+                        width = simd.load_or(one, widths, column, 0, w.output - column)
+                    result = result / (width * simd.splat(d, heights[out]))
+                simd.store_first(values, target, result, part.outputs)
             into += w.output
             out += 1
             if out == h.output:
@@ -103,11 +109,11 @@ def avg_pool(stride: int, many: int, deep: bool) -> Kernel:
         wide = simd.widened(d, many)
         more = (d, simd.pointer(heights), simd.pointer(widths))
         if deep:
-            rows.sweep_slices(start, stop, z, h, w, d, d, wide, x, y, None, pool, merge, None, more)
+            rows.sweep_slices(start, stop, z, h, w, d, d, wide, x, y, None, pool, merge, None, more, long)
         else:
-            rows.sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more)
+            rows.sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more, long)
 
-    body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}"
+    body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
     return Kernel(body, writes=1)
 
 

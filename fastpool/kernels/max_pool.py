@@ -23,8 +23,8 @@ def outranks(v, best, careful):
 
 
 @cache
-def max_pool(stride: int, many: int, deep: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes.
+def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
+    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes, in long rows.
 
     It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
     """
@@ -82,31 +82,34 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
             offset = base + (top + first * h.dilation) * source.row_step
-            if positions is None:
-                v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                seen = seen + v
-                for _ in range(first + 1, last):
-                    simd.rolled()
-                    offset += step
-                    other = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
-                    seen = seen + other
-                    v = simd.select(outranks(other, v, careful), other, v)
-                best, _ = across(d, dp, v, w.kernel, first_at, careful)
-            else:
-                place = first * w.places
-                best, at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
-                for _ in range(first, last):
-                    simd.rolled()
-                    v = simd.load_where(part.inside, part.all_inside, lowest, elements, offset)
+            for j in range(part.vectors if long else 1):
+                simd.rolled()
+                at, target = offset + j * part.step * stride, into + j * part.step
+                if positions is None:
+                    v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
                     seen = seen + v
-                    offset += step
-                    other, other_at = across(d, dp, v, w.kernel, first_at, careful)
-                    better = outranks(other, best, careful)
-                    best = simd.select(better, other, best)
-                    at = simd.select(better, other_at + simd.splat(dp, place), at)
-                    place += w.places
-                simd.store_first(positions, into, at, part.outputs)
-            simd.store_first(values, into, best, part.outputs)
+                    for _ in range(first + 1, last):
+                        simd.rolled()
+                        at += step
+                        other = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
+                        seen = seen + other
+                        v = simd.select(outranks(other, v, careful), other, v)
+                    best, _ = across(d, dp, v, w.kernel, first_at, careful)
+                else:
+                    place = first * w.places
+                    best, best_at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
+                    for _ in range(first, last):
+                        simd.rolled()
+                        v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
+                        seen = seen + v
+                        at += step
+                        other, other_at = across(d, dp, v, w.kernel, first_at, careful)
+                        better = outranks(other, best, careful)
+                        best = simd.select(better, other, best)
+                        best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
+                        place += w.places
+                    simd.store_first(positions, target, best_at, part.outputs)
+                simd.store_first(values, target, best, part.outputs)
             into += w.output
             out += 1
             if out == h.output:
@@ -155,11 +158,11 @@ def max_pool(stride: int, many: int, deep: bool) -> Kernel:
             firsts[i] = max(0, w.before - i * w.stride)
         more = (d, dp, firsts)
         if deep:
-            sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, simd.nans(d), more)
+            sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, simd.nans(d), more, long)
         else:
             elements, source, values, positions = simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax)
-            sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more)
+            sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
         simd.keep((first_scratch,))
 
-    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}"
+    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
     return Kernel(body, writes=2)
