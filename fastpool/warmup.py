@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 #: Distances between windows, each of which has kernels of its own, and padding: one apart, they have two.
 WINDOWS = ((1, 1), (1, 0), (2, 0), (3, 0))
 #: Images that one thread is enough for, and such that more are used for, with rows of one vector, of two, and longer.
-SHAPES = tuple((size // width // 256, 16, 16, width) for width in (16, 32, 256) for size in (1 << 16, 1 << 20))
+SHAPES = tuple((size // width // 64, 4, 16, width) for width in (16, 32, 256, 1024) for size in (1 << 16, 1 << 20))
 
 
 def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -111,7 +111,9 @@ def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         if deep:
             rows.sweep_slices(start, stop, z, h, w, d, d, wide, x, y, None, pool, merge, None, more, long)
         else:
-            rows.sweep(start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more, long)
+            rows.sweep(
+                start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more, long
+            )
 
     body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
     return Kernel(body, writes=1)
