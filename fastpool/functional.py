@@ -1487,23 +1487,35 @@ class _Plan:
     kernel: Kernel
     rows: int
     nbytes: int
-    arrays: tuple[Given | None, ...]  # as the kernel takes them
-    constants: tuple[Array, ...] = ()  # arrays between those that are read and those that are written
+    inputs: tuple[Given, ...]  # as the kernel takes them
+    outputs: tuple[Given | None, ...]
+    divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come between these
+    constants: tuple[Array, ...] = ()
     launch: Callable[[tuple[Array | None, ...]], None] | None = None
 
     def run(self, result: Array, inputs: tuple[Array, ...], *more: Array | None) -> Array:
         """Return `result`, set to what the kernel makes of the inputs, and set `more`, which is contiguous."""
+        launch = self.launch or self._launch()
         written = _contiguous(result)
         arrays = (*inputs, *self.constants, written, *more)
         for x in inputs:
             if not x.flags.c_contiguous:
-                self.kernel(self.rows, self.nbytes, self.w.geometry, *map(_as_given, arrays, self.arrays))
+                self.kernel(self.rows, self.nbytes, self.w.geometry, *map(_as_given, arrays, self._given))
                 break
         else:
-            if self.launch is None:
-                self.launch = self.kernel.bound(self.rows, self.nbytes, self.w.geometry, *self.arrays)
-            self.launch(arrays)
+            launch(arrays)
         return result if written is result else _finished(result, written)
+
+    @property
+    def _given(self) -> tuple[Given | None, ...]:
+        return *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
+
+    def _launch(self) -> Callable[[tuple[Array | None, ...]], None]:
+        """Make what costs time or memory, now that all is checked and the arrays are there."""
+        if self.divisors is not None:
+            self.constants = _divisors(self.w, *self.divisors, self.dtype)
+        self.launch = self.kernel.bound(self.rows, self.nbytes, self.w.geometry, *self._given)
+        return self.launch
 
 
 def _as_given(x: Array | None, given: Given | None) -> Array | None:
@@ -1545,7 +1557,6 @@ def _planned(
     result = dtype if divisors is None else arguments.floating(dtype)
     axes, pooled_axes = _axes(shape, w, trailing), _axes(pooled, w, trailing)
     x, y = Given(axes, _element(result)), Given(pooled_axes, _element(result))
-    constants = () if divisors is None else _divisors(w, *divisors, result)
     more = (Given(pooled_axes, w.argmax_dtype) if wanted else None,) if divisors is None else ()
     return _Plan(
         w,
@@ -1556,8 +1567,9 @@ def _planned(
         chosen,
         prod(leading + w.output[:-1]),
         prod(shape) * result.itemsize,
-        (x, *(Given(a.shape, a.dtype) for a in constants), y, *more),
-        constants,
+        (x,),
+        (y, *more),
+        divisors,
     )
 
 
@@ -1596,8 +1608,7 @@ def _sharing(
     _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
     w = window(spatial, *numbers, elements=True, source="input_shape")
     kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
-    dtype = arguments.floating(dtype)
-    return _backward(w, shape, dtype, trailing, kernel, None, _divisors(w, *divisors, dtype))
+    return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
 
 
 def _backward(
@@ -1607,22 +1618,32 @@ def _backward(
     trailing: tuple[int, ...],
     kernel: Kernel,
     positions: np.dtype[Any] | None,
-    constants: tuple[Array, ...] = (),
+    divisors: tuple[bool, int | None] | None = None,
 ) -> _Plan:
-    """Plan a kernel that makes dx of dy, of positions of a dtype, if that is not None, and of constants."""
+    """Plan a kernel that makes dx of dy and of positions, of which there is the dtype, or divisors."""
     pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
     axes, given = _axes(shape, w, trailing), _axes(pooled, w, trailing)
-    between = [Given(a.shape, a.dtype) for a in constants] if positions is None else [Given(given, positions)]
-    arrays = Given(given, dtype), *between, Given(axes, dtype)
+    inputs = Given(given, dtype), *([] if positions is None else [Given(given, positions)])
+    outputs = (Given(axes, dtype),)
     nbytes = prod(shape) * dtype.itemsize
-    return _Plan(w, shape, dtype, pooled, trailing, kernel, prod(axes[:3]), nbytes, arrays, constants)
+    return _Plan(w, shape, dtype, pooled, trailing, kernel, prod(axes[:3]), nbytes, inputs, outputs, divisors)
 
 
 @lru_cache(maxsize=4096)
-def _unfolding(shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, windows: Any, *of_window: Any) -> _Plan:
+def _unfolding(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    batch: bool,
+    windows: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    *_: Any,
+) -> _Plan:
     """Plan `unfold` of an array of this shape and dtype, or, of a batch, `im2col`."""
     n, c, *spatial = shape
-    w = window(tuple(spatial), *of_window[:4], output_size=windows)
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows)
     dtype = arguments.floating(dtype)
     moved = np.dtype(np.uint16) if dtype.char in arguments.HALVES else dtype  # to move them they need not be read
     rows, length = c * w.taps, prod(w.output)
@@ -1632,7 +1653,7 @@ def _unfolding(shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, window
         x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
         result = rows, n * length
     rows_out, nbytes = n * c * prod(w.output[:-1]), prod(result) * dtype.itemsize
-    return _Plan(w, result, dtype, result, (), columns.unfold, rows_out, nbytes, (x, cols))
+    return _Plan(w, result, dtype, result, (), columns.unfold, rows_out, nbytes, (x,), (cols,))
 
 
 @lru_cache(maxsize=4096)
@@ -1642,21 +1663,30 @@ def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, *of
     result, w = arguments.fold_shape(shape, output_size, ndim, *of_window[:4])
     dtype = arguments.floating(dtype)
     image = _axes(result if len(result) > ndim + 1 else (1, *result), w)
-    arrays = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
+    blocks, images = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
     nbytes = prod(shape) * dtype.itemsize
-    return _Plan(w, result, dtype, shape, (), _sums(w), prod(image[:3]), nbytes, arrays)
+    return _Plan(w, result, dtype, shape, (), _sums(w), prod(image[:3]), nbytes, (blocks,), (images,))
 
 
 @lru_cache(maxsize=4096)
-def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, *of_window: Any) -> _Plan:
+def _folding_batch(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    windows: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    *_: Any,
+) -> _Plan:
     """Plan `col2im` to an array of this shape, of columns of this dtype."""
     n, c, *spatial = shape
-    w = window(tuple(spatial), *of_window[:4], output_size=windows, source="input_shape")
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows, source="input_shape")
     dtype, length = arguments.floating(dtype), prod(w.output)
     cols = c * w.taps, n * length
-    arrays = Given((c, w.taps, n, length), dtype, (2, 0, 1, 3)), Given(shape, dtype)
+    blocks, images = Given((c, w.taps, n, length), dtype, (2, 0, 1, 3)), Given(shape, dtype)
     nbytes = prod(cols) * dtype.itemsize
-    return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, arrays)
+    return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, (blocks,), (images,))
 
 
 def _kept(w: Window) -> bool:
@@ -1697,11 +1727,13 @@ def _planes(x: Array, w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()
     return _columns(x.reshape(_axes(x.shape, w, trailing)))
 
 
-def _axes(shape: tuple[int, ...], w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()) -> tuple[int, ...]:
+def _axes(
+    shape: tuple[int, ...], w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()
+) -> tuple[int, int, int, int]:
     """Return the four axes as which kernels take an array of this shape."""
     start, stop = len(shape) - len(trailing) - len(w.input), len(shape) - len(trailing)
-    *outer, inner = 1, 1, *shape[:start]
-    return prod(outer), inner, prod(shape[start : stop - 1]), prod(shape[stop - 1 :])
+    outer = (1, 1, *shape[:start])
+    return prod(outer[:-1]), outer[-1], prod(shape[start : stop - 1]), prod(shape[stop - 1 :])
 
 
 def _element(dtype: np.dtype[Any]) -> np.dtype[Any]:
