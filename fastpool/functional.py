@@ -1620,7 +1620,7 @@ def _backward(
     positions: np.dtype[Any] | None,
     divisors: tuple[bool, int | None] | None = None,
 ) -> _Plan:
-    """Plan a kernel that makes dx of dy and of positions, of which there is the dtype, or divisors."""
+    """Plan a kernel that makes dx of dy, and of positions of this dtype or of divisors."""
     pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
     axes, given = _axes(shape, w, trailing), _axes(pooled, w, trailing)
     inputs = Given(given, dtype), *([] if positions is None else [Given(given, positions)])

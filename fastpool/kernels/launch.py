@@ -1,8 +1,9 @@
 """Run a kernel: serial or parallel, from any thread, in any process.
 
-A kernel is a function ``body(start, stop, geometry, *inputs, *outputs)`` over a range of rows. It is
-compiled twice, when first needed: as it is, without the interpreter's lock, and under a parallel loop
-that gives every thread one range. Both run the same code on the same rows, so the bits are the same.
+A kernel is a function ``body(start, stop, geometry, *inputs, *outputs)`` over a range of rows; its arrays have four
+axes, and come to compiled code as addresses (see `fastpool.kernels.data`). It is compiled twice, when first needed:
+as it is, without the interpreter's lock, and under a parallel loop that gives every thread one range. Both run the
+same code on the same rows, so the bits are the same.
 
 Numba's parallel loops cannot be launched everywhere: OpenMP ends a process that was forked after a
 launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. And GNU OpenMP's
