@@ -16,6 +16,7 @@ from fastpool.window import (
     Sizes,
     Window,
     adaptive_window,
+    channels_last,
     flag,
     is_sequence,
     plain,
@@ -36,6 +37,7 @@ _NAMES = {
     GRADIENTS: "integers, float16, bfloat16, float32 or float64",
     NUMBERS: "bool, integers, float16, bfloat16, float32 or float64",
 }
+_NATIVE = {chars: frozenset(map(np.dtype, chars.replace("E", ""))) for chars in _NAMES}
 
 
 def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, Any]:
@@ -43,8 +45,10 @@ def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, 
 
     A copy is made only of what is not an array, or has a foreign byte order or alignment.
     """
+    if type(value) is np.ndarray and value.dtype in _NATIVE[chars] and value.flags.aligned:
+        return value  # as almost always, and quick to see
     try:
-        x = value if type(value) is np.ndarray else np.asarray(value)
+        x = np.asarray(value)
     except ValueError as error:  # ragged lists
         raise ValueError(f"{name} is not an array: {error}") from None
     dtype = x.dtype
@@ -86,15 +90,6 @@ def split(
     return shape[:start], shape[start:stop], shape[stop:]
 
 
-def channels_last(data_format: object) -> bool:
-    """Whether the channel is the last axis, which `data_format` says."""
-    if not isinstance(data_format, str):  # before it is compared, as an array would be element by element
-        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
-    if data_format not in ("channels_first", "channels_last"):
-        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
-    return data_format == "channels_last"
-
-
 def as_float(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return `x`, or float64 in place of bool and integers: what the notebook's functions compute with."""
     return x if x.dtype.char in FLOATS else x.astype(np.float64)
@@ -107,7 +102,12 @@ def wide(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def float_dtype(x: np.ndarray[Any, Any]) -> np.dtype[Any]:
     """Return the dtype of `as_float(x)`."""
-    return x.dtype if x.dtype.char in FLOATS else np.dtype(np.float64)
+    return floating(x.dtype)
+
+
+def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype, or float64 in place of bool and integers."""
+    return dtype if dtype.char in FLOATS else np.dtype(np.float64)
 
 
 def shape(value: object, name: str, ndim: int | None = None) -> tuple[int, ...]:
@@ -142,6 +142,14 @@ def result(
             return np.empty(shape, dtype) if out is None else out.empty(shape, dtype)
         except ValueError:
             raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed") from None
+    if (
+        type(out) is np.ndarray
+        and out.shape == shape
+        and out.dtype == dtype
+        and out.flags.carray
+        and _owned(out, inputs)
+    ):
+        return out  # as almost always, and quick to see
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
@@ -152,6 +160,14 @@ def result(
         if np.may_share_memory(out, x) and _shares_memory(out, x):
             raise ValueError("out shares memory with an input")
     return out
+
+
+def _owned(out: np.ndarray[Any, Any], inputs: tuple[np.ndarray[Any, Any], ...]) -> bool:
+    """Whether `out` and the inputs are arrays with memory of their own, each: it takes long to compare addresses."""
+    for x in inputs:
+        if x is out or not x.flags.owndata:
+            return False
+    return out.flags.owndata
 
 
 def _shares_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
@@ -182,7 +198,7 @@ def fold_rank(output_size: Sizes, kernel_size: Sizes) -> int:
         entries = plain(value, name)
         if isinstance(entries, tuple):
             if not 1 <= len(entries) <= 3:
-                raise ValueError(f"{name} must be an int or 1 to 3 ints, one per spatial axis; got {value}")
+                raise ValueError(f"{name} must be an int or 1 to 3 ints, one per spatial axis; got {entries}")
             return len(entries)
     return 2
 
@@ -192,20 +208,27 @@ def fold_arguments(
 ) -> tuple[np.ndarray[Any, Any], tuple[int, ...], Window]:
     """Return cols, the shape that fold gives them, and the window, checked against one another."""
     columns = array(cols, "cols")
+    return columns, *fold_shape(columns.shape, output_size, ndim, *window_arguments)
+
+
+def fold_shape(
+    shape: tuple[int, ...], output_size: Sizes, ndim: int, *window_arguments: Any
+) -> tuple[tuple[int, ...], Window]:
+    """Return the shape that fold gives columns of this shape, and the window, checked against one another."""
     spatial = sizes(plain(output_size, "output_size"), ndim, "output_size", 1)
     w = window(spatial, *window_arguments, source="output_size")
-    *batch, rows, windows = columns.shape if columns.ndim in (2, 3) else (-1, -1)
+    *batch, rows, windows = shape if len(shape) in (2, 3) else (-1, -1)
     if rows % w.taps or windows != prod(w.output):
         raise ValueError(
             f"cols must have the shape (N, C * {w.taps}, {prod(w.output)}), or that without N (output_size "
-            f"{spatial}, kernel_size {w.kernel_size}, windows {w.output}); its shape is {columns.shape}"
+            f"{spatial}, kernel_size {w.kernel_size}, windows {w.output}); its shape is {shape}"
         )
-    return columns, (*batch, rows // w.taps, *spatial), w
+    return (*batch, rows // w.taps, *spatial), w
 
 
 def divisor_arguments(count_include_pad: object, divisor_override: object) -> tuple[bool, int | None]:
     """Return the two arguments that an average's divisor follows from, checked."""
-    include_pad = flag(count_include_pad, "count_include_pad")
+    include_pad = count_include_pad if type(count_include_pad) is bool else flag(count_include_pad, "count_include_pad")
     if divisor_override is None:
         return include_pad, None
     override = plain(divisor_override, "divisor_override")
@@ -218,6 +241,8 @@ def divisor_arguments(count_include_pad: object, divisor_override: object) -> tu
 
 def wants_positions(return_argmax: object, return_indices: object) -> bool:
     """Whether one of the two is asked for; both are a ValueError."""
+    if return_argmax is True and return_indices is False:
+        return True  # as almost always, and quick to see
     argmax, indices = flag(return_argmax, "return_argmax"), flag(return_indices, "return_indices")
     if argmax and indices:
         raise ValueError("return_argmax and return_indices cannot be asked for together")

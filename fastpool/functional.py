@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,7 +26,7 @@ from fastpool.kernels import (
     unpool,
 )
 from fastpool.kernels import indices as positions
-from fastpool.kernels.launch import Kernel
+from fastpool.kernels.launch import Given, Kernel
 from fastpool.ranks import ranks
 from fastpool.window import (
     AdaptiveWindow,
@@ -34,6 +35,8 @@ from fastpool.window import (
     Sizes,
     Window,
     adaptive_window,
+    parameters,
+    plain,
     spatial_rank,
     window,
 )
@@ -52,6 +55,8 @@ FLAT = 1 << 12
 FEW = 16
 #: Arrays of fewer elements take less time than the tables of `fastpool.kernels.flat` do.
 FLATTENED = 1 << 12
+#: So many bytes are compared sooner with all that are valid than a kernel is called.
+LISTED = 1 << 9
 #: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
 COLLECTED = 9
 #: In more windows than so many an element is not asked for its gradients, but these are gone through one by one.
@@ -115,14 +120,10 @@ def im2col(
            [4., 5., 7., 8.]])
     """
     x = arguments.spatial_array(x, "x", 2, exact=4)
-    w, shape = arguments.columns_window(x.shape, kernel_size, output_size, stride, padding, dilation, "x")
-    result = arguments.result(out, shape, arguments.float_dtype(x), x)
-    written = _contiguous(result)
-    n, c = x.shape[:2]
-    planes = _planes(arguments.as_float(x), w).transpose(1, 0, 2, 3)
-    cols = written.reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
-    columns.unfold(n * c * w.output[0], cols.nbytes, w.geometry, _bits(planes), _bits(cols))
-    return _finished(result, written)
+    windows = None if output_size is None else plain(output_size, "output_size")
+    plan = _unfolding(x.shape, x.dtype, True, windows, *parameters(kernel_size, stride, padding, dilation))
+    result = arguments.result(out, plan.shape, plan.dtype, x)
+    return plan.run(result, (arguments.as_float(x),))
 
 
 def col2im(
@@ -173,17 +174,12 @@ def col2im(
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
-    cols = arguments.array(cols, "cols")
-    n, c, height, width = arguments.shape(input_shape, "input_shape", 4)
-    w, shape = arguments.columns_window(
-        (n, c, height, width), kernel_size, output_size, stride, padding, dilation, "input_shape"
-    )
-    arguments.same_shape(cols, "cols", shape, "what im2col makes of input_shape")
-    result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
-    written = _contiguous(result)
-    blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    _sums(w)(n * c * height, cols.nbytes, w.geometry, _columns(blocks), written)
-    return _finished(result, written)
+    cols, shape = arguments.array(cols, "cols"), arguments.shape(input_shape, "input_shape", 4)
+    windows = None if output_size is None else plain(output_size, "output_size")
+    plan = _folding_batch(shape, cols.dtype, windows, *parameters(kernel_size, stride, padding, dilation))
+    arguments.same_shape(cols, "cols", plan.pooled, "what im2col makes of input_shape")
+    result = arguments.result(out, shape, plan.dtype, cols)
+    return plan.run(result, (arguments.as_float(cols),))
 
 
 def unfold(
@@ -235,14 +231,9 @@ def unfold(
             [2., 3.]]])
     """
     x = arguments.images(x, "x")
-    n, c, *spatial = x.shape
-    w = window(tuple(spatial), kernel_size, stride, padding, dilation)
-    result = arguments.result(out, (n, c * w.taps, prod(w.output)), arguments.float_dtype(x), x)
-    written = _contiguous(result)
-    cols = written.reshape(n, c, w.taps, prod(w.output))
-    planes = _planes(arguments.as_float(x), w)
-    columns.unfold(n * c * prod(w.output[:-1]), cols.nbytes, w.geometry, _bits(planes), _bits(cols))
-    return _finished(result, written)
+    plan = _unfolding(x.shape, x.dtype, False, None, *parameters(kernel_size, stride, padding, dilation))
+    result = arguments.result(out, plan.shape, plan.dtype, x)
+    return plan.run(result, (arguments.as_float(x),))
 
 
 def fold(
@@ -292,14 +283,10 @@ def fold(
     >>> fastpool.fold(np.ones((3, 2)), [4], 3)
     array([[1., 2., 2., 1.]])
     """
-    ndim = arguments.fold_rank(output_size, kernel_size)
-    cols, shape, w = arguments.fold_arguments(cols, output_size, ndim, kernel_size, stride, padding, dilation)
-    result = arguments.result(out, shape, arguments.float_dtype(cols), cols)
-    written = _contiguous(result)
-    image = _planes(written if len(shape) > ndim + 1 else written[None], w)
-    blocks = arguments.as_float(cols).reshape(*image.shape[:2], w.taps, prod(w.output))
-    _sums(w)(prod(image.shape[:3]), cols.nbytes, w.geometry, _columns(blocks), image)
-    return _finished(result, written)
+    cols, spatial = arguments.array(cols, "cols"), plain(output_size, "output_size")
+    plan = _folding(cols.shape, cols.dtype, spatial, *parameters(kernel_size, stride, padding, dilation))
+    result = arguments.result(out, plan.shape, plan.dtype, cols)
+    return plan.run(result, (arguments.as_float(cols),))
 
 
 def _max_pool(
@@ -367,29 +354,20 @@ def _max_pool(
     >>> import fastpool
     """
     x = arguments.array(x, "x")
-    w, shape, trailing, kernel, count = _plan(
-        ndim, _MAXIMA, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
-    )
     neither = return_argmax is return_indices is False  # as almost always, and quick to see
     wanted = not neither and arguments.wants_positions(return_argmax, return_indices)
-    y = arguments.result(out, shape, x.dtype, x)
-    written = y if out is None else _contiguous(y)
-    argmax = np.empty(shape, w.argmax_dtype) if wanted else None
-    planes = _planes(x, w, trailing)
-    if planes is x:  # then the results are as they should be, too
-        kernel(count, x.nbytes, w.geometry, x, written, argmax)
-    else:
-        results = (_planes(written, w, trailing), None if argmax is None else _planes(argmax, w, trailing))
-        kernel(count, x.nbytes, w.geometry, planes, *results)
-    y = y if out is None else _finished(y, written)
+    of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
+    plan = _planned(ndim, _MAXIMA, x.shape, x.dtype, wanted, None, *of_window)
+    y = arguments.result(out, plan.shape, x.dtype, x)
+    argmax = np.empty(plan.shape, plan.w.argmax_dtype) if wanted else None
+    plan.run(y, (x,), argmax)
     if argmax is None:
         return y
     if return_argmax:
         return y, argmax
-    found = np.empty(shape, np.int64)
-    positions.argmax_to_indices(
-        count, found.nbytes, w.geometry, _planes(argmax, w, trailing), _planes(found, w, trailing)
-    )
+    found = np.empty(plan.shape, np.int64)
+    given, result = (_planes(a, plan.w, plan.trailing) for a in (argmax, found))
+    positions.argmax_to_indices(plan.rows, found.nbytes, plan.w.geometry, given, result)
     return y, found
 
 
@@ -458,11 +436,14 @@ def _max_pool_backward(
     >>> import numpy as np
     >>> import fastpool
     """
-    dy, argmax, shape, w = arguments.backward_arguments(
-        dy, argmax, input_shape, ndim, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
-    )
+    dy, shape = arguments.array(dy, "dy", arguments.GRADIENTS), arguments.shape(input_shape, "input_shape")
+    of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
+    plan = _scattering(ndim, shape, dy.dtype, dy.flags.c_contiguous, *of_window)
+    arguments.same_shape(dy, "dy", plan.pooled, "the result of pooling input_shape")
+    argmax = arguments.array(argmax, "argmax", arguments.INTEGERS)
+    arguments.same_shape(argmax, "argmax", plan.pooled, "that of dy")
     dx = arguments.result(out, shape, dy.dtype, dy, argmax)
-    return scattered(dy, checked_argmax(argmax, w), w, dx, shape[-1:] if data_format == "channels_last" else ())
+    return plan.run(dx, (dy, checked_argmax(argmax, plan.w)))
 
 
 max_pool1d_backward, max_pool2d_backward, max_pool3d_backward = ranks(
@@ -541,16 +522,11 @@ def _avg_pool(
     >>> import fastpool
     """
     x = arguments.array(x, "x")
-    w, shape, trailing, kernel, count = _plan(
-        ndim, _AVERAGES, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
-    )
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
-    dtype = arguments.float_dtype(x)
-    y = arguments.result(out, shape, dtype, x)
-    written = y if out is None else _contiguous(y)
-    planes = _planes(arguments.as_float(x), w, trailing)
-    kernel(count, planes.nbytes, w.geometry, planes, *_divisors(w, *divisors, dtype), _planes(written, w, trailing))
-    return _finished(y, written)
+    of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
+    plan = _planned(ndim, _AVERAGES, x.shape, x.dtype, False, divisors, *of_window)
+    y = arguments.result(out, plan.shape, plan.dtype, x)
+    return plan.run(y, (arguments.as_float(x),))
 
 
 avg_pool1d, avg_pool2d, avg_pool3d = ranks(
@@ -621,20 +597,13 @@ def _avg_pool_backward(
     >>> import numpy as np
     >>> import fastpool
     """
-    dy, shape, w = arguments.gradient_arguments(
-        dy, input_shape, ndim, kernel_size, stride, padding, dilation, ceil_mode, data_format=data_format
-    )
+    dy, shape = arguments.array(dy, "dy", arguments.GRADIENTS), arguments.shape(input_shape, "input_shape")
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
-    trailing = shape[-1:] if data_format == "channels_last" else ()
-    dtype = arguments.float_dtype(dy)
-    dx = arguments.result(out, shape, dtype, dy)
-    written = _contiguous(dx)
-    target = _planes(written, w, trailing)
-    kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
-    gradient = _planes(arguments.as_float(dy), w, trailing)
-    rows_in = prod(target.shape[:3])
-    kernel(rows_in, dx.nbytes, w.geometry, gradient, *_divisors(w, *divisors, dtype), target)
-    return _finished(dx, written)
+    of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
+    plan = _sharing(ndim, shape, dy.dtype, divisors, *of_window)
+    arguments.same_shape(dy, "dy", plan.pooled, "the result of pooling input_shape")
+    dx = arguments.result(out, shape, plan.dtype, dy)
+    return plan.run(dx, (arguments.as_float(dy),))
 
 
 avg_pool1d_backward, avg_pool2d_backward, avg_pool3d_backward = ranks(
@@ -1476,7 +1445,8 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
     return trailing != () and trailing != (1,)
 
 
-class _Kernels(NamedTuple):
+@dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
+class _Kernels:
     """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
 
     flat: Kernel
@@ -1505,32 +1475,54 @@ _AVERAGES = _Kernels(
 )
 
 
-class _Plan(NamedTuple):
-    """What follows from a call's shape and parameters."""
+@dataclass(eq=False)
+class _Plan:
+    """What follows from a call's shapes, dtypes and parameters: all but the elements of its arrays."""
 
     w: Window
     shape: tuple[int, ...]  # of the result
+    dtype: np.dtype[Any]
+    pooled: tuple[int, ...]  # the shape that windows give the input
     trailing: tuple[int, ...]
     kernel: Kernel
-    rows_out: int  # over all planes
+    rows: int
+    nbytes: int
+    inputs: tuple[Given, ...]  # as the kernel takes them
+    outputs: tuple[Given | None, ...]
+    divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come between these
+    constants: tuple[Array, ...] = ()
+    launch: Callable[[tuple[Array | None, ...]], None] | None = None
+
+    def run(self, result: Array, inputs: tuple[Array, ...], *more: Array | None) -> Array:
+        """Return `result`, set to what the kernel makes of the inputs, and set `more`, which is contiguous."""
+        launch = self.launch or self._launch()
+        written = _contiguous(result)
+        arrays = (*inputs, *self.constants, written, *more)
+        for x in inputs:
+            if not x.flags.c_contiguous:
+                self.kernel(self.rows, self.nbytes, self.w.geometry, *map(_as_given, arrays, self._given))
+                break
+        else:
+            launch(arrays)
+        return result if written is result else _finished(result, written)
+
+    @property
+    def _given(self) -> tuple[Given | None, ...]:
+        return *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
+
+    def _launch(self) -> Callable[[tuple[Array | None, ...]], None]:
+        """Make what costs time or memory, now that all is checked and the arrays are there."""
+        if self.divisors is not None:
+            self.constants = _divisors(self.w, *self.divisors, self.dtype)
+        self.launch = self.kernel.bound(self.rows, self.nbytes, self.w.geometry, *self._given)
+        return self.launch
 
 
-def _plan(
-    ndim: int,
-    kernels: _Kernels,
-    shape: tuple[int, ...],
-    kernel_size: Sizes,
-    stride: Sizes | None,
-    padding: Padding,
-    dilation: Sizes,
-    ceil_mode: bool,
-    data_format: str,
-) -> _Plan:
-    """Plan a pooling of an array of this shape; what is made of plain ints, as most calls are, is planned once."""
-    plain = type(kernel_size) is type(padding) is type(dilation) is int and (stride is None or type(stride) is int)
-    plain = plain and type(ceil_mode) is bool and type(data_format) is str
-    plan = _planned if plain else _planned.__wrapped__
-    return plan(ndim, kernels, shape, kernel_size, stride, padding, dilation, ceil_mode, data_format)  # type: ignore[arg-type]
+def _as_given(x: Array | None, given: Given | None) -> Array | None:
+    """View x with these four axes and this dtype; a copy where there is no such view."""
+    if x is None or given is None:
+        return None
+    return _columns(x.view(given.dtype).reshape(given.shape).transpose(given.order))
 
 
 @lru_cache(maxsize=4096)
@@ -1538,13 +1530,17 @@ def _planned(
     ndim: int,
     kernels: _Kernels,
     shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    wanted: bool,
+    divisors: tuple[bool, int | None] | None,
     kernel_size: Any,
     stride: Any,
     padding: Any,
     dilation: Any,
-    ceil_mode: Any,
+    ceil_mode: bool,
     data_format: str,
 ) -> _Plan:
+    """Plan a pooling: that with divisors is an average, any other a maximum, the positions of which may be wanted."""
     leading, spatial, trailing = arguments.split(shape, data_format, ndim, "x")
     w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     kernel, stride, dilation = w.in_row
@@ -1557,7 +1553,140 @@ def _planned(
         chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3, w.output[-1] >= rows.LONG)
     else:
         chosen = kernels.large
-    return _Plan(w, leading + w.output + trailing, trailing, chosen, prod(leading + w.output[:-1]))
+    pooled = leading + w.output + trailing
+    result = dtype if divisors is None else arguments.floating(dtype)
+    axes, pooled_axes = _axes(shape, w, trailing), _axes(pooled, w, trailing)
+    x, y = Given(axes, _element(result)), Given(pooled_axes, _element(result))
+    more = (Given(pooled_axes, w.argmax_dtype) if wanted else None,) if divisors is None else ()
+    return _Plan(
+        w,
+        pooled,
+        result,
+        pooled,
+        trailing,
+        chosen,
+        prod(leading + w.output[:-1]),
+        prod(shape) * result.itemsize,
+        (x,),
+        (y, *more),
+        divisors,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _scattering(ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, *of_window: Any) -> _Plan:
+    """Plan the backward of a max pooling of an array of this shape, given gradients of this dtype."""
+    *numbers, data_format = of_window
+    _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
+    w = window(spatial, *numbers, elements=True, source="input_shape")
+    return _scatterings(w, shape, dtype, contiguous, trailing)
+
+
+@lru_cache(maxsize=4096)
+def _scatterings(
+    w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, trailing: tuple[int, ...]
+) -> _Plan:
+    few = not trailing or trailing[0] <= FEW
+    if few and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
+        kernel = flat.collect
+    elif _by_pixels(trailing):
+        asked = not few and w.taps <= OVERLAP * prod(w.stride)
+        kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
+    elif len(w.input) < 3 and w.stride[-1] == 2 and w.input[-1] >= WIDE and _from_first(w):
+        kernel = max_pool_backward.route
+    else:
+        kernel = max_pool_backward.scatter(False)
+    return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
+
+
+@lru_cache(maxsize=4096)
+def _sharing(
+    ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], divisors: tuple[bool, int | None], *of_window: Any
+) -> _Plan:
+    """Plan the backward of an average of an array of this shape, given gradients of this dtype."""
+    *numbers, data_format = of_window
+    _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
+    w = window(spatial, *numbers, elements=True, source="input_shape")
+    kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
+    return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
+
+
+def _backward(
+    w: Window,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    trailing: tuple[int, ...],
+    kernel: Kernel,
+    positions: np.dtype[Any] | None,
+    divisors: tuple[bool, int | None] | None = None,
+) -> _Plan:
+    """Plan a kernel that makes dx of dy, and of positions of this dtype or of divisors."""
+    pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
+    axes, given = _axes(shape, w, trailing), _axes(pooled, w, trailing)
+    inputs = Given(given, dtype), *([] if positions is None else [Given(given, positions)])
+    outputs = (Given(axes, dtype),)
+    nbytes = prod(shape) * dtype.itemsize
+    return _Plan(w, shape, dtype, pooled, trailing, kernel, prod(axes[:3]), nbytes, inputs, outputs, divisors)
+
+
+@lru_cache(maxsize=4096)
+def _unfolding(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    batch: bool,
+    windows: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    *_: Any,
+) -> _Plan:
+    """Plan `unfold` of an array of this shape and dtype, or, of a batch, `im2col`."""
+    n, c, *spatial = shape
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows)
+    dtype = arguments.floating(dtype)
+    moved = np.dtype(np.uint16) if dtype.char in arguments.HALVES else dtype  # to move them they need not be read
+    rows, length = c * w.taps, prod(w.output)
+    x, cols = Given(_axes(shape, w), moved), Given((n, c, w.taps, length), moved)
+    result: tuple[int, ...] = n, rows, length
+    if batch:
+        x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
+        result = rows, n * length
+    rows_out, nbytes = n * c * prod(w.output[:-1]), prod(result) * dtype.itemsize
+    return _Plan(w, result, dtype, result, (), columns.unfold, rows_out, nbytes, (x,), (cols,))
+
+
+@lru_cache(maxsize=4096)
+def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, *of_window: Any) -> _Plan:
+    """Plan `fold` of an array of this shape and dtype."""
+    ndim = arguments.fold_rank(output_size, of_window[0])
+    result, w = arguments.fold_shape(shape, output_size, ndim, *of_window[:4])
+    dtype = arguments.floating(dtype)
+    image = _axes(result if len(result) > ndim + 1 else (1, *result), w)
+    blocks, images = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
+    nbytes = prod(shape) * dtype.itemsize
+    return _Plan(w, result, dtype, shape, (), _sums(w), prod(image[:3]), nbytes, (blocks,), (images,))
+
+
+@lru_cache(maxsize=4096)
+def _folding_batch(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    windows: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    *_: Any,
+) -> _Plan:
+    """Plan `col2im` to an array of this shape, of columns of this dtype."""
+    n, c, *spatial = shape
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows, source="input_shape")
+    dtype, length = arguments.floating(dtype), prod(w.output)
+    cols = c * w.taps, n * length
+    blocks, images = Given((c, w.taps, n, length), dtype, (2, 0, 1, 3)), Given(shape, dtype)
+    nbytes = prod(cols) * dtype.itemsize
+    return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, (blocks,), (images,))
 
 
 def _kept(w: Window) -> bool:
@@ -1567,20 +1696,7 @@ def _kept(w: Window) -> bool:
 
 def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:
     """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
-    written = _contiguous(dx)
-    gradient, positions, target = _planes(dy, w, trailing), _planes(argmax, w, trailing), _planes(written, w, trailing)
-    few = not trailing or trailing[0] <= FEW
-    if few and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and gradient.flags.c_contiguous:
-        kernel = flat.collect
-    elif _by_pixels(trailing):
-        asked = not few and w.taps <= OVERLAP * prod(w.stride)
-        kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
-    elif len(w.input) < 3 and w.stride[-1] == 2 and w.input[-1] >= WIDE and _from_first(w):
-        kernel = max_pool_backward.route
-    else:
-        kernel = max_pool_backward.scatter(False)
-    kernel(prod(target.shape[:3]), dx.nbytes, w.geometry, gradient, positions, target)
-    return _finished(dx, written)
+    return _scatterings(w, dx.shape, dy.dtype, dy.flags.c_contiguous, trailing).run(dx, (dy, argmax))
 
 
 def checked_argmax(argmax: Array, w: Window) -> Array:
@@ -1589,6 +1705,10 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
         if argmax.size and not 0 <= argmax.min() <= argmax.max() < w.taps:
             raise arguments.argmax_error(w)
         return argmax.astype(w.argmax_dtype, order="C")
+    if argmax.size <= LISTED and argmax.itemsize == 1:
+        if argmax.tobytes().translate(None, w.positions):
+            raise arguments.argmax_error(w)
+        return argmax if argmax.flags.c_contiguous else argmax.copy()
     argmax = np.ascontiguousarray(argmax)
     found = np.zeros((1, 1, 1, 1), np.uint8)
     count = argmax.size // w.output[-1]
@@ -1604,19 +1724,21 @@ def _planes(x: Array, w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()
     The axes are those of the window, before which there are others, and behind which the channels may be: these
     are part of the row. Rows are contiguous. bool is uint8.
     """
-    if trailing:
-        x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-    ndim = len(w.input)
-    if x.ndim != 4 or ndim != 2:
-        leading = x.shape[: x.ndim - ndim]
-        outer = leading if len(leading) <= 2 else (prod(leading[:-1]), leading[-1])
-        x = x.reshape((1,) * (2 - len(outer)) + outer + (prod(x.shape[x.ndim - ndim : -1]), x.shape[-1]))
-    return _columns(x)
+    return _columns(x.reshape(_axes(x.shape, w, trailing)))
 
 
-def _bits(x: Array) -> Array:
-    """View float16 and bfloat16 as integers: to move them they need not be read."""
-    return x.view(np.uint16) if x.dtype.char in arguments.HALVES else x
+def _axes(
+    shape: tuple[int, ...], w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()
+) -> tuple[int, int, int, int]:
+    """Return the four axes as which kernels take an array of this shape."""
+    start, stop = len(shape) - len(trailing) - len(w.input), len(shape) - len(trailing)
+    outer = (1, 1, *shape[:start])
+    return prod(outer[:-1]), outer[-1], prod(shape[start : stop - 1]), prod(shape[stop - 1 :])
+
+
+def _element(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that kernels take for this one: uint8 for bool."""
+    return np.dtype(np.uint8) if dtype.char == "?" else dtype
 
 
 def _spatial_last(x: Array, ndim: int, trailing: tuple[int, ...]) -> Array:
@@ -1645,7 +1767,7 @@ def _sums(w: Window) -> Kernel:
 
 def _contiguous(result: Array) -> Array:
     """Return what a kernel writes to: `result`, or a stand-in where that is strided."""
-    plain = type(result) in (np.ndarray, np.memmap)  # others, as matrices, are reshaped by rules of their own
+    plain = type(result) is np.ndarray or type(result) is np.memmap  # others, as matrices, have rules of their own
     return result if plain and result.flags.carray else np.empty(result.shape, result.dtype)
 
 

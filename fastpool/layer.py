@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastpool import arguments
 from fastpool.reuse import Reusing
-from fastpool.window import LIMIT, OutputSize, Padding, Sizes, adaptive_window, window
+from fastpool.window import LIMIT, OutputSize, Padding, Sizes, adaptive_window, channels_last, window
 
 Array = np.ndarray[Any, Any]
 
@@ -207,7 +207,7 @@ class AdaptiveAvgPool(Layer):
 
     def __post_init__(self) -> None:
         adaptive_window((1,) * self.ndim, self.output_size)
-        arguments.channels_last(self.data_format)
+        channels_last(self.data_format)
 
     def _forward(self, x: Array) -> tuple[Array, tuple[Any, ...]]:
         return self._pooled(x, output_size=self.output_size), (x.shape,)
@@ -239,4 +239,4 @@ def _check_window(layer: MaxPool | AvgPool | LPPool) -> None:
     """Raise what no input could make right."""
     spatial = (LIMIT,) * layer.ndim  # on which every window fits
     window(spatial, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
-    arguments.channels_last(layer.data_format)
+    channels_last(layer.data_format)

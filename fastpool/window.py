@@ -37,6 +37,11 @@ class Places:
         return prod(self.kernel_size)
 
     @cached_property
+    def positions(self) -> bytes:
+        """Every position in the window that a byte holds."""
+        return bytes(range(min(self.taps, 256)))
+
+    @cached_property
     def argmax_dtype(self) -> np.dtype[Any]:
         """The smallest unsigned dtype that holds a position in the window."""
         for dtype in (np.uint8, np.uint16, np.uint32):
@@ -241,19 +246,39 @@ def window(
     ValueError
         A parameter out of its range, or windows that do not fit.
     """
-    if type(ceil_mode) is not bool:
-        ceil_mode = flag(ceil_mode, "ceil_mode")
-    return _window(
-        spatial,
+    *numbers, _ = parameters(kernel_size, stride, padding, dilation, ceil_mode)
+    windows = None if output_size is None else plain(output_size, "output_size")
+    return _window(spatial, *numbers, windows, elements, source)
+
+
+def parameters(
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Padding,
+    dilation: Sizes,
+    ceil_mode: bool = False,
+    data_format: str = "channels_first",
+) -> tuple[Plain, Plain | None, Plain | str, Plain, bool, str]:
+    """Return what describes windows, made of ints and hashable: as it mostly is, which is quick to see."""
+    if not isinstance(data_format, str):
+        channels_last(data_format)  # raises
+    return (
         kernel_size if type(kernel_size) is int else plain(kernel_size, "kernel_size"),
         stride if stride is None or type(stride) is int else plain(stride, "stride"),
         padding if type(padding) is int or isinstance(padding, str) else plain(padding, "padding"),
         dilation if type(dilation) is int else plain(dilation, "dilation"),
-        ceil_mode,
-        None if output_size is None else plain(output_size, "output_size"),
-        elements,
-        source,
+        ceil_mode if type(ceil_mode) is bool else flag(ceil_mode, "ceil_mode"),
+        data_format,
     )
+
+
+def channels_last(data_format: object) -> bool:
+    """Whether the channel is the last axis, which `data_format` says."""
+    if not isinstance(data_format, str):  # before it is compared, as an array would be element by element
+        raise TypeError(f"data_format must be a str; got {data_format!r} of type {type(data_format).__name__}")
+    if data_format not in ("channels_first", "channels_last"):
+        raise ValueError(f"data_format must be 'channels_first' or 'channels_last'; got {data_format!r}")
+    return data_format == "channels_last"
 
 
 def adaptive_window(spatial: tuple[int, ...], output_size: OutputSize, source: str = "x") -> AdaptiveWindow:

@@ -52,13 +52,16 @@ def keep_ir(library):
     library.ir = library.get_llvm_str()
     finalize(library)
 
-def only_compile(kernel, rows, nbytes, geometry, *arrays):
-    kernel._compile((False, tuple(None if a is None else a.dtype.num for a in arrays)), arrays)
+entry = Kernel._entry
+
+def only_compile(kernel, launch, dtypes):
+    entry(kernel, False, dtypes)
     *_, overload = kernel._serial.overloads.values()
     kernels.append((overload.library.get_asm_str(), overload.library.ir))
+    return lambda *arguments: None
 
 CPUCodeLibrary._finalize_final_module = keep_ir
-Kernel.__call__ = only_compile
+Kernel._entry = only_compile
 
 x = X[:1, :2]
 dy = x[..., ::2, ::2]

@@ -1,8 +1,9 @@
 """Run a kernel: serial or parallel, from any thread, in any process.
 
-A kernel is a function ``body(start, stop, geometry, *inputs, *outputs)`` over a range of rows. It is
-compiled twice, when first needed: as it is, without the interpreter's lock, and under a parallel loop
-that gives every thread one range. Both run the same code on the same rows, so the bits are the same.
+A kernel is a function ``body(start, stop, geometry, *inputs, *outputs)`` over a range of rows; its arrays have four
+axes, and come to compiled code as addresses (see `fastpool.kernels.data`). It is compiled twice, when first needed:
+as it is, without the interpreter's lock, and under a parallel loop that gives every thread one range. Both run the
+same code on the same rows, so the bits are the same.
 
 Numba's parallel loops cannot be launched everywhere: OpenMP ends a process that was forked after a
 launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. And GNU OpenMP's
@@ -20,7 +21,10 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from functools import lru_cache, partial
+from itertools import accumulate
+from operator import mul
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -29,9 +33,26 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from fastpool.kernels import simd
 from fastpool.kernels.cache import KernelCache
+from fastpool.kernels.data import Elements, views
 from fastpool.kernels.parts import PartCompiler
 
 Array = np.ndarray[Any, Any]
+Arrays: TypeAlias = "tuple[Array | None, ...]"
+
+
+class Given(NamedTuple):
+    """A contiguous array as a kernel takes it, whatever its axes are: reshaped, and its new axes transposed."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: tuple[int, ...] = (0, 1, 2, 3)
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape and strides, transposed."""
+        strides = tuple(accumulate((self.dtype.itemsize, *self.shape[:0:-1]), mul))[::-1]
+        return tuple(self.shape[i] for i in self.order), tuple(strides[i] for i in self.order)
+
 
 #: Below so many bytes, launching a loop costs more than a second thread does; and waking Python's threads.
 PARALLEL_BYTES, POOL_BYTES = 1 << 20, 4 << 20
@@ -69,20 +90,47 @@ class Kernel:
         self.__name__ = body.__name__
         self.__doc__ = body.__doc__
         self._writes = writes
-        serial = self._serial = compiled(body.__name__)(body)
+        part = inline(body)
 
-        def ranges(threads, rows, args):
+        def rows(start, stop, geometry, layouts, data):
+            part(start, stop, *views(geometry, layouts, data))
+
+        def ranges(threads, rows, geometry, layouts, data):
+            arrays = views(geometry, layouts, data)
             for i in prange(threads):
-                serial(rows * i // threads, rows * (i + 1) // threads, *args)
+                part(rows * i // threads, rows * (i + 1) // threads, *arrays)
 
+        self._serial = compiled(body.__name__)(rows)
         self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
-        self._entries: dict[tuple[int | None, ...], Callable[..., None]] = {}
+        self._entries: dict[tuple[bool, tuple[np.dtype[Any] | None, ...]], Callable[..., None]] = {}
 
     def __call__(self, rows: int, nbytes: int, geometry: Array, *arrays: Array | None) -> None:
         """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where `nbytes` pay for that.
 
-        The arrays have four axes.
+        The arrays have four axes, and contiguous rows.
         """
+        layouts = _layouts(*[None if a is None else (a.shape, a.strides) for a in arrays])
+        dtypes = tuple([None if a is None else a.dtype for a in arrays])
+        self._run(dtypes, rows, nbytes, geometry, layouts, arrays)
+
+    def bound(self, rows: int, nbytes: int, geometry: Array, *given: Given | None) -> Callable[[Arrays], None]:
+        """Return the same call of contiguous arrays, which it takes as those that are given, for one tuple of them."""
+        layouts = _layouts(*[None if a is None else a.layout for a in given])
+        dtypes = tuple([None if a is None else a.dtype for a in given])
+        if rows == 0 or nbytes >= PARALLEL_BYTES:
+            return partial(self._run, dtypes, rows, nbytes, geometry, layouts)
+        entry = self._entry(False, dtypes)
+        return lambda arrays: entry(0, rows, geometry, layouts, arrays)
+
+    def _run(
+        self,
+        dtypes: tuple[np.dtype[Any] | None, ...],
+        rows: int,
+        nbytes: int,
+        geometry: Array,
+        layouts: Array,
+        arrays: Arrays,
+    ) -> None:
         if rows == 0:
             return
         threads, launch = 1, False
@@ -91,37 +139,37 @@ class Kernel:
             launch = threads > 1 and _threading.launches
             if not launch and nbytes < POOL_BYTES:
                 threads = 1
-        # Found without Numba's own dispatch, which takes longer.
-        key = (launch, *[a if a is None else a.dtype.num for a in arrays])
-        try:
-            entry = self._entries[key]
-        except KeyError:
-            entry = self._compile(key, arrays)
+        entry = self._entry(launch, dtypes)
         if launch:
-            entry(threads, rows, (geometry, *arrays))
+            entry(threads, rows, geometry, layouts, arrays)
         elif threads == 1:
-            entry(0, rows, geometry, *arrays)
+            entry(0, rows, geometry, layouts, arrays)
         else:
-            _threading.run(entry, threads, rows, geometry, *arrays)
+            _threading.run(entry, threads, rows, geometry, layouts, arrays)
 
-    def _compile(self, key: tuple[int | None, ...], arrays: tuple[Array | None, ...]) -> Callable[..., None]:
-        """Compile for these dtypes, once: every array is typed as strided, and as read-only if it is read."""
+    def _entry(self, launch: bool, dtypes: tuple[np.dtype[Any] | None, ...]) -> Callable[..., None]:
+        """Return what is compiled for these dtypes, once: arrays are strided, and read-only if they are read."""
+        try:
+            return self._entries[launch, dtypes]  # found without Numba's own dispatch, which takes longer
+        except KeyError:
+            pass
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set: fastpool needs Numba's compiler, fastpool.reference does not")
-        reads = len(arrays) - self._writes
-        types_ = (
-            types.Array(types.int64, 2, "C", readonly=True),
-            *(
-                types.none if a is None else types.Array(simd.element(a.dtype), a.ndim, "A", readonly=i < reads)
-                for i, a in enumerate(arrays)
-            ),
+        reads = len(dtypes) - self._writes
+        data = types.BaseTuple.from_types(
+            [types.none if d is None else Elements(simd.element(d), i < reads) for i, d in enumerate(dtypes)]
         )
-        if key[0]:
-            entry = _uninterrupted(self._parallel.compile, (types.int64, types.int64, types.Tuple(types_)))
-        else:
-            entry = _uninterrupted(self._serial.compile, (types.int64, types.int64, *types_))
-        self._entries[key] = entry
+        dispatcher = self._parallel if launch else self._serial
+        numbers = Elements(types.int64, True)
+        entry = _uninterrupted(dispatcher.compile, (types.int64, types.int64, numbers, numbers, data))
+        self._entries[launch, dtypes] = entry
         return entry
+
+
+@lru_cache(maxsize=4096)
+def _layouts(*arrays: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Array:
+    """Return the shape and strides of each array as `views` reads them."""
+    return np.array([(0,) * 8 if a is None else a[0] + a[1] for a in arrays], np.int64)
 
 
 def _uninterrupted(function: Callable[[Any], Any], argument: Any) -> Any:
@@ -179,7 +227,7 @@ class _Threading:
         layer = numba.threading_layer()
         return not self._forked and (layer == "tbb" or (layer == "omp" and "OMP_WAIT_POLICY" in os.environ))
 
-    def run(self, entry: Callable[..., None], threads: int, rows: int, *arguments: Array | None) -> None:
+    def run(self, entry: Callable[..., None], threads: int, rows: int, *arguments: Any) -> None:
         """Call entry(start, stop, *arguments) for ranges of all rows, on this thread and up to threads - 1 more."""
         pieces = min(rows, RANGES * threads)
         ranges = iter([(rows * i // pieces, rows * (i + 1) // pieces) for i in range(pieces)])
