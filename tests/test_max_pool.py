@@ -220,6 +220,16 @@ def test_long_rows(implementation, width, window, dtype):
     check(implementation, random_array((6, width), dtype, width), **window)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_specials_in_long_rows(implementation, stride):
+    """Of vectors that are taken together, each may have the only NaN."""
+    for width in (768, 801):
+        for i in range(0, width, 37):
+            x = random_array((2, width), np.float32, width + i)
+            x[1, i], x[0, (i * i) % width] = np.nan, np.inf
+            check(implementation, x, kernel_size=(1, 3), stride=(1, stride), padding=(0, 1))
+
+
 @pytest.mark.parametrize(
     ("spatial", "window"),
     [

@@ -138,6 +138,13 @@ if FUNCTIONS == "one apart":
         check("max_pool2d", x, kernel, 1, "same")
         check("avg_pool2d", x, kernel, 1, "same")
     raise SystemExit
+if FUNCTIONS == "long rows":
+    for case in range(24):
+        x = rng.integers(0, 99, (2, int(rng.integers(1, 5)), int(rng.integers(500, 1100)))).astype(rng.choice(["f4", "f8"]))
+        kernel, stride = int(rng.integers(1, 6)), int(rng.integers(1, 4))
+        for name in ("max_pool1d", "avg_pool1d"):
+            check(name, x, kernel, stride, kernel // 2)
+    raise SystemExit
 for case in range(60):
     dtype = rng.choice(["f4", "f8", "u1", "i4"])
     n, c = (int(size) for size in rng.integers(1, 4, 2))
@@ -175,7 +182,7 @@ for case in range(60):
 @pytest.mark.parametrize(
     ("functions", "seed"),
     [(name, seed) for name in ("im2col", "unfold", "max_pool2d", "avg_pool2d") for seed in range(3)]
-    + [(functions, 0) for functions in (1, 2, 3, "one apart", "untrusted")],
+    + [(functions, 0) for functions in (1, 2, 3, "one apart", "long rows", "untrusted")],
 )
 def test_pages_that_must_not_be_touched(functions, seed):
     run(f"FUNCTIONS, SEED = {functions!r}, {seed}\n{SCRIPT}", timeout=180)
