@@ -1615,8 +1615,8 @@ def _planes(x: Array, w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()
 
 
 def _bits(x: Array) -> Array:
-    """View float16 and bfloat16 as integers: to move them they need not be read."""
-    return x.view(np.uint16) if x.dtype.char in arguments.HALVES else x
+    """View floats as integers: to move them they need not be read."""
+    return x.view(f"u{x.itemsize}")
 
 
 def _spatial_last(x: Array, ndim: int, trailing: tuple[int, ...]) -> Array:

@@ -11,68 +11,109 @@ from fastpool.kernels import simd
 from fastpool.kernels.geometry import axes, axis, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
+from fastpool.kernels.tile import fill
 
 #: Sheets have about so many bytes.
-SHEET = 1 << 14
+SHEET = 1 << 15
+#: Runs of so many elements are long.
+LONG = 1 << 8
+#: A sheet of rows that are longer is at most so large.
+WIDE_SHEET = 1 << 17
 #: Results of so many bytes are not kept in cache.
 FAR = 1 << 23
 
 
 @inline
-def deal(d, x, w, column, y, step, height, row_step, into, at, rows, limit):
-    """Write one place of `rows` rows of windows, from row y of the input on, every `step`-th, to into[at:limit].
+def deal(d, x, offset, row_step, stride, rows, width, end, into, at):
+    """Write `rows` rows of `width` elements, `stride` apart, one after the other to `into` from `at` on.
 
-    `column` is where the first window has the place. Going from the right to the left, vectors may run over the
-    ends of rows.
+    The first is at `offset`. Anything may be written after the last; nothing is read from `end` on, or before 0.
     """
-    lanes = simd.lanes(d)
-    zero = simd.splat(d, 0)
-    inside = min(w.output, max(0, ceil_div(-column, w.stride)))
-    outside = max(inside, min(w.output, (w.input - 1 - column) // w.stride + 1))
-    if w.stride <= 2 and w.output > lanes:
-        for r in range(rows):
-            line, j = y + r * step, at + r * w.output
-            offset = line * row_step + column
-            left, right = (inside, outside) if 0 <= line < height else (0, 0)
-            for i in range(0, w.output, lanes):
-                v = zero
-                if w.stride == 1:
-                    v = simd.load_or(zero, x, offset + i, left - i, right - i)
-                else:
-                    v2 = simd.load_or(
-                        simd.splat(simd.widened(d, 2), 0), x, offset + 2 * i, 2 * (left - i), 2 * (right - i) - 1
-                    )
-                    v = simd.every(d, v2, 2, 0)
-                simd.store_before(into, j + i, v, limit)
-    elif w.stride <= 2:
-        for i in range((w.output - 1) // lanes * lanes, -1, -lanes):
-            first, last = inside - i, outside - i
-            mask, whole = simd.between(d, first, last), first <= 0 and last >= lanes
-            mask2 = simd.between(simd.widened(d, 2), 2 * first, 2 * last - 1)
-            whole2 = first <= 0 and last > lanes
-            offset, j = y * row_step + column + i * w.stride, at + i
-            for r in range(y, y + rows * step, step):
+    lanes, few = simd.lanes(d), simd.narrowed(d, 2)
+    step = lanes if stride == 1 else simd.lanes(few)
+    if offset < 0 or offset + max(0, rows - 1) * row_step + (width + step) * stride > end or stride > 7:
+        for _ in range(rows):
+            for i in range(max(0, ceil_div(-offset, stride)), min(width, (end - 1 - offset) // stride + 1)):
+                into[at + i] = x[offset + i * stride]
+            offset += row_step
+            at += width
+    elif stride == 1:
+        for _ in range(rows):
+            for i in range(0, width, lanes):
                 simd.rolled()
-                v = zero
-                if 0 <= r < height:
-                    if w.stride == 1:
-                        v = simd.load_where(mask, whole, zero, x, offset)
-                    else:
-                        v2 = simd.load_where(mask2, whole2, simd.splat(simd.widened(d, 2), 0), x, offset)
-                        v = simd.every(d, v2, 2, 0)
-                simd.store_before(into, j, v, limit)
-                offset += step * row_step
-                j += w.output
+                simd.store(into, at + i, simd.load(d, x, offset + i))
+            offset += row_step
+            at += width
+    elif stride == 2:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 2 * i, 2))
+            offset += row_step
+            at += width
+    elif stride == 3:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 3 * i, 3))
+            offset += row_step
+            at += width
+    elif stride == 4:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 4 * i, 4))
+            offset += row_step
+            at += width
+    elif stride == 5:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 5 * i, 5))
+            offset += row_step
+            at += width
+    elif stride == 6:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 6 * i, 6))
+            offset += row_step
+            at += width
     else:
-        for r in range(rows):
-            line, j = y + r * step, at + r * w.output
-            left, right = (inside, outside) if 0 <= line < height else (w.output, w.output)
-            for i in range(left):
-                into[j + i] = 0
-            for i in range(left, right):
-                into[j + i] = x[line * row_step + column + i * w.stride]
-            for i in range(right, w.output):
-                into[j + i] = 0
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 7 * i, 7))
+            offset += row_step
+            at += width
+
+
+@inline
+def clear(d, into, first, last):
+    """Set the elements from `first` to before `last` to zero."""
+    for i in range(first, last):
+        simd.rolled()
+        into[i] = simd.scalar(d, 0)
+
+
+@inline
+def put(d, result, to, sheet, at, length, far):
+    """Copy a run, past the caches where it is long and what it is part of is `far`."""
+    lanes, few = simd.lanes(d), simd.narrowed(d, 2)
+    if length >= LONG and far:
+        simd.stream(result, to, sheet, at, length)
+    elif length >= LONG or length < simd.lanes(few):
+        simd.copy(result, to, sheet, at, length)
+    elif length < lanes:
+        last = length - simd.lanes(few)
+        simd.store(result, to, simd.load(few, sheet, at))
+        simd.store(result, to + last, simd.load(few, sheet, at + last))
+    else:
+        for i in range(0, length - lanes, lanes):
+            simd.rolled()
+            simd.store(result, to + i, simd.load(d, sheet, at + i))
+        last = length - lanes
+        simd.store(result, to + last, simd.load(d, sheet, at + last))
 
 
 @kernel()
@@ -81,68 +122,128 @@ def unfold(start, stop, geometry, x, cols):
 
     x has the shape (A, B, D * H, W), cols (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
-    Where the rows of windows share rows of the input, each place across is dealt once, to a sheet in cache from
-    which the places down are runs, however short the rows are. A sheet is of one slice of the input.
+    Each place across is dealt to a sheet in cache, row after row, so that vectors may run over the ends of rows, and
+    once for all places down that share rows of the input. From there the places down are runs, however short the rows
+    are. This costs a load and a store of every column in L1. A sheet is of one slice of the input, or of many small.
     """
-    z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axes(geometry)
     d = simd.tag(x)
+    lanes = simd.lanes(d)
     source, blocks = layout(x), layout(cols)
     image, result = simd.pointer(x), simd.pointer(cols)
+    elements = SHEET // (x.itemsize * w.places)
     reach = (h.places - 1) * h.dilation
-    extra = reach // h.stride
-    phases = min(h.stride, reach + 1)
-    most = max(SHEET // (phases * w.output * x.itemsize) - extra, 4 * (min(extra, h.output) + 1))
-    most = min(most, h.output)
-    size = (most + extra) * w.output
-    far = cols.size * cols.itemsize >= FAR
-    # A sheet is dealt all of its rows, without it every place down those of its windows.
-    in_sheets = phases < h.places and phases * (most + extra) < h.places * most
-    sheet_scratch = simd.scratch(d, phases * size if in_sheets else 0)
+    extra, phases = reach // h.stride, min(h.stride, reach + 1)
+    # Rows that places down share are dealt once, others for each place.
+    shared = phases < h.places and phases * (min(h.output, 4 * (extra + 1)) + extra) < h.places * h.output
+    slots, apart, more = (phases, 1, extra) if shared else (h.places, h.dilation, 0)
+    least = min(h.output, 4 * (more + 1))
+    piece = min(w.output, max(4 * lanes, WIDE_SHEET // (x.itemsize * w.places * slots * (least + more))))
+    most = min(h.output, max(elements // (slots * piece) - more, least))
+    units = 1
+    if most == h.output and piece == w.output:
+        units = max(1, elements // (slots * (most + more) * piece))
+    sheet_scratch = simd.scratch(d, w.places * units * slots * (most + more) * piece + 2 * lanes)
     sheet = simd.pointer(sheet_scratch)
-    volume, slice_step = z.output * h.output, h.input * source.row_step
+    tables = np.empty((3, units), np.int64)  # of every slice of windows: where it is, how deep, where its columns are
+    slice_at, depth_of, into_of = simd.pointer(tables), simd.pointer(tables[1]), simd.pointer(tables[2])
+    taps = h.places * w.places
+    runs_table = np.empty(taps, np.int64)  # where the columns of a place are in the sheet
+    run_of = simd.pointer(runs_table)
+    # What is side by side in the result is written one after the other.
+    by_taps = blocks.row_step > blocks.inner_step
+    far = cols.size * cols.itemsize >= FAR
+    slice_step = h.input * source.row_step
+    # Rows of the input as long as those of windows are one run.
+    joined = w.stride == h.stride == 1 and source.row_step == w.output == piece
     row = start
     while row < stop:
-        plane, out = row // volume, row % h.output
-        depth = row % volume // h.output * z.stride - z.before
+        number, out = row // h.output, row % h.output
         count = min(most, h.output - out, stop - row)
-        plane_at = simd.offset(image, plane_offset(source, plane))
+        many = min(units, (stop - row) // count) if count == h.output else 1
+        plane, deep = number // z.output, number % z.output
+        inner = plane % source.inner
+        at, into = plane_offset(source, plane), plane_offset(blocks, plane)
+        for u in range(many):
+            depth_of[u] = deep * z.stride - z.before
+            slice_at[u] = at + depth_of[u] * slice_step
+            into_of[u] = into + (deep * h.output + out) * w.output
+            deep += 1
+            if deep == z.output:
+                deep = 0
+                inner += 1
+                at += source.inner_step
+                into += blocks.inner_step
+                if inner == source.inner:
+                    inner = 0
+                    at += source.outer_step - source.inner * source.inner_step
+                    into += blocks.outer_step - source.inner * blocks.inner_step
+        row += many * count
         y = out * h.stride - h.before
-        into = plane_offset(blocks, plane) + row % volume * w.output
-        run = count * w.output
-        row += count
-        ahead = plane_offset(source, row // volume) + (row % volume // h.output * z.stride - z.before) * slice_step
-        ahead += (row % h.output * h.stride - h.before) * source.row_step
-        share = ceil_div(count * min(h.stride, h.input) * source.row_step, w.places) if far else 0
-        for _ in range(z.places):
-            at_slice = simd.offset(plane_at, depth * slice_step)
-            height = h.input if 0 <= depth < z.input else 0
-            for k in range(w.places):
-                column = k * w.dilation - w.before
-                ask(d, image, ahead + k * share, share)
-                if in_sheets:
-                    for phase in range(phases):
-                        deal(
-                            d, at_slice, w, column, y + phase, h.stride, height, source.row_step,
-                            sheet, phase * size, count + extra, (phase + 1) * size,
-                        )  # fmt: skip
+        ahead, share = 0, 0
+        if far:
+            ahead = plane_offset(source, row // h.output // z.output)
+            ahead += (row // h.output % z.output * z.stride - z.before) * slice_step
+            ahead += (row % h.output * h.stride - h.before) * source.row_step
+            share = ceil_div(many * count * min(h.stride, h.input) * source.row_step, w.places)
+        for first in range(0, w.output, piece):
+            width = min(piece, w.output - first)
+            size = (count + more) * width
+            runs, length = (1, count * width) if width == w.output else (count, width)
+            for kz in range(z.places):
+                deeper = kz * z.dilation
+                into = 0
+                for k in range(w.places):
+                    column = first * w.stride + k * w.dilation - w.before
+                    left = min(width, max(0, ceil_div(-column, w.stride)))
+                    right = max(left, min(width, (w.input - 1 - column) // w.stride + 1))
+                    if first == 0:
+                        ask(d, image, ahead + deeper * slice_step + k * share, share)
+                    for u in range(many):
+                        inside = 0 <= depth_of[u] + deeper < z.input
+                        for slot in range(slots):
+                            line = y + slot * apart
+                            behind = into + size
+                            top = min(count + more, max(0, ceil_div(-line, h.stride))) if inside else count + more
+                            bottom = max(top, min(count + more, (h.input - 1 - line) // h.stride + 1))
+                            fill(d, sheet, into, top * width, simd.splat(d, 0))
+                            into += top * width
+                            at = slice_at[u] + deeper * slice_step + (line + top * h.stride) * source.row_step + column
+                            rows = bottom - top
+                            if joined:
+                                deal(d, image, at, 0, 1, 1, rows * width, source.end, sheet, into)
+                            else:
+                                line_step = h.stride * source.row_step
+                                deal(d, image, at, line_step, w.stride, rows, width, source.end, sheet, into)
+                            for _ in range(rows if left > 0 or right < width else 0):
+                                clear(d, sheet, into, into + left)
+                                clear(d, sheet, into + right, into + width)
+                                into += width
+                            into = behind - (count + more - bottom) * width
+                            fill(d, sheet, into, (count + more - bottom) * width, simd.splat(d, 0))
+                            into = behind
                 for i in range(h.places):
-                    at = into + (i * w.places + k) * blocks.row_step
-                    down = i * h.dilation
-                    if not in_sheets:
-                        deal(
-                            d, at_slice, w, column, y + down, h.stride, height, source.row_step,
-                            result, at, count, at + run,
-                        )  # fmt: skip
+                    line = i * size
+                    if shared:
+                        line = i * h.dilation % h.stride * size + i * h.dilation // h.stride * width
+                    for k in range(w.places):
+                        run_of[i * w.places + k] = line + k * many * slots * size
+                u, tap = 0, 0
+                for _ in range(many * taps):
+                    to, at = into_of[u] + (kz * taps + tap) * blocks.row_step + first, u * slots * size + run_of[tap]
+                    for _ in range(runs):
+                        put(d, result, to, sheet, at, length, far)
+                        to += w.output
+                        at += width
+                    if by_taps:
+                        u += 1
+                        if u == many:
+                            u, tap = 0, tap + 1
                     else:
-                        from_at = down % h.stride * size + down // h.stride * w.output
-                        if far:
-                            simd.stream(result, at, sheet, from_at, run)
-                        else:
-                            simd.copy(result, at, sheet, from_at, run)
-            into += h.places * w.places * blocks.row_step
-            ahead += z.dilation * slice_step
-            depth += z.dilation
-    simd.keep((sheet_scratch,))
+                        tap += 1
+                        if tap == taps:
+                            u, tap = u + 1, 0
+    simd.keep((sheet_scratch, tables, runs_table))
 
 
 @inline
