@@ -181,8 +181,9 @@ def col2im(
     arguments.same_shape(cols, "cols", shape, "what im2col makes of input_shape")
     result = arguments.result(out, (n, c, height, width), arguments.float_dtype(cols), cols)
     written = _contiguous(result)
-    blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(2, 0, 1, 3)
-    _sums(w)(n * c * height, cols.nbytes, w.geometry, _columns(blocks), written)
+    # In the order of the columns: image after image, channel by channel.
+    blocks = arguments.as_float(cols).reshape(c, w.taps, n, prod(w.output)).transpose(0, 2, 1, 3)
+    _sums(w)(n * c * height, cols.nbytes, w.geometry, _columns(blocks), written.transpose(1, 0, 2, 3))
     return _finished(result, written)
 
 

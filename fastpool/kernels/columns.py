@@ -247,6 +247,16 @@ def unfold(start, stop, geometry, x, cols):
 
 
 @inline
+def result_of(placed, plane, lines, stop):
+    """Return where row 0 would be if all planes lay as `plane` does, and the end of what may be written from there."""
+    width = placed.row_step
+    base = plane_offset(placed, plane) - plane * lines * width
+    if placed.inner_step == lines * width and placed.outer_step == placed.inner * placed.inner_step:
+        return base, stop * width  # planes follow one another, and are written in that order
+    return base, base + min(stop, (plane + 1) * lines) * width
+
+
+@inline
 def deal_out(d, phases, pitch, stride, result, into, count, limit):
     """Write a row of `count` elements, column c of which is element c // stride of phase c % stride; those are `pitch`
     apart. Vectors may run over the end, not over `limit`.
@@ -287,6 +297,45 @@ def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
             j += pitch
 
 
+@inline
+def interleave(d, source, offset, pitch, places, step, count, end, into, at):
+    """Write `count` elements of each of `places` runs, `pitch` apart, in turn to `into` from `at` on, and more behind.
+
+    Those of one run get `step` apart. Nothing is read from `end` on.
+    """
+    few = simd.narrowed(d, 2)
+    lanes = simd.lanes(few)
+    if places < step or places == 1 or places > 7 or offset + (places - 1) * pitch + count + lanes > end:
+        for k in range(places):
+            for i in range(count):
+                simd.rolled()
+                into[at + i * step + k] = simd.load_scalar(source, offset + k * pitch + i)
+    elif places == 2:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 2 * i, few, source, offset + i, pitch, 2)
+    elif places == 3:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 3 * i, few, source, offset + i, pitch, 3)
+    elif places == 4:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 4 * i, few, source, offset + i, pitch, 4)
+    elif places == 5:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 5 * i, few, source, offset + i, pitch, 5)
+    elif places == 6:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 6 * i, few, source, offset + i, pitch, 6)
+    else:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 7 * i, few, source, offset + i, pitch, 7)
+
+
 #: So many elements are joined at a time.
 JOINED = 1 << 12
 
@@ -306,7 +355,7 @@ def join(start, stop, geometry, cols, dx):
     blocks = layout(cols)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
-    limit = stop * w.input
+    placed = layout(dx)
     step = max(w.stride, w.places)  # a single window has no stride
     width = w.output * step
     most = max(1, JOINED // (h.places * width))
@@ -318,6 +367,7 @@ def join(start, stop, geometry, cols, dx):
     row = start
     while row < stop:
         number, y = row // h.input % z.input, row % h.input
+        base, limit = result_of(placed, row // h.input // z.input, z.input * h.input, stop)
         line, phase = y // h.stride, y % h.stride
         count = 0
         if line < h.output and number < z.output * z.stride and number % z.stride < z.places:
@@ -326,31 +376,20 @@ def join(start, stop, geometry, cols, dx):
             at += number % z.stride * h.places * w.places * blocks.row_step
             at += (number // z.stride * h.output + line) * w.output
             for i in range(h.places):
-                if step == w.places == 2:
-                    for j in range(0, count * w.output, lanes):
-                        even_at, odd_at = at + j, at + blocks.row_step + j
-                        even = simd.load_between(d, columns, even_at, 0, blocks.end - even_at) + zero
-                        odd = simd.load_between(d, columns, odd_at, 0, blocks.end - odd_at) + zero
-                        simd.store(joined, i * room + 2 * j, simd.zip_lower(even, odd))
-                        simd.store(joined, i * room + 2 * j + lanes, simd.zip_upper(even, odd))
-                else:
-                    for k in range(w.places):
-                        into = i * room + k
-                        for j in range(at + k * blocks.row_step, at + k * blocks.row_step + count * w.output):
-                            simd.rolled()
-                            joined[into] = simd.load_scalar(columns, j) + nothing
-                            into += step
+                interleave(
+                    d, columns, at, blocks.row_step, w.places, step, count * w.output, blocks.end, joined, i * room
+                )
                 at += w.places * blocks.row_step
         behind = min(stop, row - y + h.input)
         if line + count < h.output and count:
             behind = min(behind, row - phase + count * h.stride)
         place = 0
         for row in range(row, behind):  # noqa: B020
-            into = row * w.input
+            into = base + row * w.input
             if phase < h.places and count > 0:
                 for i in range(0, width, lanes):
                     simd.rolled()
-                    v = simd.load(d, joined, phase * room + place + i)
+                    v = simd.load(d, joined, phase * room + place + i) + zero
                     simd.store_before(result, into + i, v, limit)
                 for i in range(into + width, into + w.input):
                     simd.rolled()
@@ -382,7 +421,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     item = cols.itemsize
-    blocks = layout(cols)
+    blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
     pitch = (places + lanes - 1) // lanes * lanes
@@ -406,6 +445,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
         bottom = min(h.input, (first + most) * h.stride, y + stop - row)
         last = ceil_div(bottom, h.stride)
         plane_at = plane_offset(blocks, plane)
+        base, limit = result_of(placed, plane, z.input * h.input, stop)
         for i in range(0, h.stride * w.stride * size, lanes):
             simd.store(sums, i, zero)
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
@@ -425,7 +465,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
                 add_rows(d, columns, at - shift, w.output, sums, into, pitch, end - top, begin, behind)
         for y in range(y, bottom):  # noqa: B020
             line = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
-            deal_out(d, line, size, w.stride, result, row * w.input, w.input, stop * w.input)
+            deal_out(d, line, size, w.stride, result, base + row * w.input, w.input, limit)
             row += 1
     simd.keep((sums_scratch, slice_table))
 
@@ -443,7 +483,7 @@ def accumulate(start, stop, geometry, cols, dx):
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
-    blocks = layout(cols)
+    blocks, placed = layout(cols), layout(dx)
     end = blocks.end
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
@@ -472,7 +512,9 @@ def accumulate(start, stop, geometry, cols, dx):
 
     row = start
     while row < stop:
-        plane_at = plane_offset(blocks, row // (z.input * h.input))
+        plane = row // (z.input * h.input)
+        plane_at = plane_offset(blocks, plane)
+        base, limit = result_of(placed, plane, z.input * h.input, stop)
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
         first = row % h.input
         for y in range(first, min(h.input, first + stop - row)):
@@ -489,6 +531,6 @@ def accumulate(start, stop, geometry, cols, dx):
                             # A row's first and last lanes may be another's; past its result they do no harm.
                             total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
                     simd.store(sums, phase * pitch + i, total)
-            deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+            deal_out(d, sums, pitch, w.stride, result, base + row * w.input, w.input, limit)
             row += 1
     simd.keep((tables, slice_table, row_table, sums_scratch))

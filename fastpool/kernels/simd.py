@@ -668,6 +668,63 @@ def store(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vect
     return types.none(memory, types.intp, v), codegen
 
 
+@intrinsic(prefer_literal=True)
+def store_in_turn(
+    typingctx: Any,
+    memory: types.CPointer,
+    offset: types.Integer,
+    d: Tag,
+    source: types.CPointer,
+    source_offset: types.Integer,
+    pitch: types.Integer,
+    count: types.Literal,
+) -> Any:
+    """Write an element of each of `count` vectors in turn, which are `pitch` apart in `source`: `load_every` undone."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, offset, _, source_value, source_offset, pitch, _ = args
+        n = d.lanes
+
+        def shuffled(a: Any, b: Any, places: list[int]) -> Any:
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), n), places))
+
+        def zipped(a: Any, b: Any) -> list[Any]:
+            return [shuffled(a, b, [start + i // 2 + i % 2 * n for i in range(n)]) for start in (0, n // 2)]
+
+        def in_turn(runs: list[list[Any]]) -> list[Any]:
+            many = len(runs)
+            if many == 1:
+                return runs[0]
+            if many % 2 == 0:
+                return [v for a, b in zip(in_turn(runs[::2]), in_turn(runs[1::2])) for v in zipped(a, b)]
+            result = []
+            for vectors in zip(*runs):
+                # Every lane goes where it is in the result, no matter in which of its vectors; then they are blended.
+                spread = [
+                    shuffled(v, v, sorted(range(n), key=lambda i, p=p: (p + many * i) % n))
+                    for p, v in enumerate(vectors)
+                ]
+                for k in range(many):
+                    phases = [(k * n + lane) % many for lane in range(n)]
+                    total = spread[0]
+                    for p in range(1, many):
+                        total = shuffled(total, spread[p], [lane + n * (phases[lane] == p) for lane in range(n)])
+                    result.append(total)
+            return result
+
+        vectors = []
+        for p in range(count.literal_value):
+            at = builder.add(source_offset, builder.mul(pitch, pitch.type(p)))
+            v = _load(builder, _address(builder, source, source_value, at, n))
+            vectors.append([_converted(context, builder, source.dtype, d.element, v)])
+        for k, v in enumerate(in_turn(vectors)):
+            pointer = _address(builder, memory, value, builder.add(offset, offset.type(k * n)), n)
+            builder.store(_narrowed(context, builder, memory.dtype, v), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp, d, source, types.intp, types.intp, count), codegen
+
+
 @intrinsic
 def store_before(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vector, end: types.Integer) -> Any:
     """`store`, writing only the lanes that fall before offset `end`."""
