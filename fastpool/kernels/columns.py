@@ -15,6 +15,8 @@ from fastpool.kernels.tile import fill
 
 #: Sheets have about so many bytes.
 SHEET = 1 << 15
+#: Sums of short rows have about so many bytes.
+SUMS = 1 << 14
 #: Runs of so many elements are long.
 LONG = 1 << 8
 #: A sheet of rows that are longer is at most so large.
@@ -24,20 +26,24 @@ FAR = 1 << 23
 
 
 @inline
-def deal(d, x, offset, row_step, stride, rows, width, end, into, at):
+def deal(d, x, offset, row_step, stride, rows, width, left, right, end, into, at):
     """Write `rows` rows of `width` elements, `stride` apart, one after the other to `into` from `at` on.
 
-    The first is at `offset`. Anything may be written after the last; nothing is read from `end` on, or before 0.
+    The first is at `offset`. Outside of columns `left` to `right`, and after the last row, anything may be written.
+    Nothing that is from `end` on, or before 0, is read but for what must be.
     """
     lanes, few = simd.lanes(d), simd.narrowed(d, 2)
     step = lanes if stride == 1 else simd.lanes(few)
-    if offset < 0 or offset + max(0, rows - 1) * row_step + (width + step) * stride > end or stride > 7:
+    last = offset + max(0, rows - 1) * row_step
+    if min(offset, last) < 0 or max(offset, last) + (width + step) * stride > end or stride > 7:
         for _ in range(rows):
-            for i in range(max(0, ceil_div(-offset, stride)), min(width, (end - 1 - offset) // stride + 1)):
+            for i in range(left, right):
                 into[at + i] = x[offset + i * stride]
             offset += row_step
             at += width
     elif stride == 1:
+        if row_step == width:  # one run
+            rows, width = 1, rows * width
         for _ in range(rows):
             for i in range(0, width, lanes):
                 simd.rolled()
@@ -154,8 +160,6 @@ def unfold(start, stop, geometry, x, cols):
     by_taps = blocks.row_step > blocks.inner_step
     far = cols.size * cols.itemsize >= FAR
     slice_step = h.input * source.row_step
-    # Rows of the input as long as those of windows are one run.
-    joined = w.stride == h.stride == 1 and source.row_step == w.output == piece
     row = start
     while row < stop:
         number, out = row // h.output, row % h.output
@@ -210,11 +214,10 @@ def unfold(start, stop, geometry, x, cols):
                             into += top * width
                             at = slice_at[u] + deeper * slice_step + (line + top * h.stride) * source.row_step + column
                             rows = bottom - top
-                            if joined:
-                                deal(d, image, at, 0, 1, 1, rows * width, source.end, sheet, into)
-                            else:
-                                line_step = h.stride * source.row_step
-                                deal(d, image, at, line_step, w.stride, rows, width, source.end, sheet, into)
+                            deal(
+                                d, image, at, h.stride * source.row_step, w.stride, rows, width, left, right,
+                                source.end, sheet, into,
+                            )  # fmt: skip
                             for _ in range(rows if left > 0 or right < width else 0):
                                 clear(d, sheet, into, into + left)
                                 clear(d, sheet, into + right, into + width)
@@ -336,6 +339,19 @@ def interleave(d, source, offset, pitch, places, step, count, end, into, at):
             simd.store_in_turn(into, at + 7 * i, few, source, offset + i, pitch, 7)
 
 
+@inline
+def add_run(d, columns, at, end, sums, into, count, mask):
+    """Add `count` elements, or zero where the mask has none, to the sums, in which vectors are aligned as always.
+
+    The mask begins a vector before the first element. Of the columns nothing is read before 0, or from `end` on.
+    """
+    lanes = simd.lanes(d)
+    for j in range(into // lanes * lanes, into + count, lanes):
+        i = j - into
+        v = simd.load_between(d, columns, at + i, max(-i, -at - i), min(count, end - at) - i)
+        simd.store(sums, j, simd.load(d, sums, j) + simd.cut(v, simd.load(d, mask, i + lanes)))
+
+
 #: So many elements are joined at a time.
 JOINED = 1 << 12
 
@@ -415,7 +431,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
 
     This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by
     place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
-    by side give to is side by side.
+    by side give to is side by side. Where there are as many windows as elements across, one apart, rows are one run.
     """
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
@@ -424,10 +440,11 @@ def accumulate_short(start, stop, geometry, cols, dx):
     blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
-    pitch = (places + lanes - 1) // lanes * lanes
-    most = min(max(1, SHEET // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
+    joined = w.stride == h.stride == 1 and w.output == w.input
+    pitch = places if joined else (places + lanes - 1) // lanes * lanes
+    most = min(max(1, SUMS // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
     size = most * pitch
-    sums_scratch = simd.scratch(d, h.stride * w.stride * size + 2 * lanes)
+    sums_scratch = simd.scratch(d, h.stride * w.stride * size + 3 * lanes)
     sums = simd.aligned(simd.pointer(sums_scratch))
     zero = simd.splat(d, 0)
     far = cols.size * item >= FAR
@@ -435,6 +452,19 @@ def accumulate_short(start, stop, geometry, cols, dx):
     above = max(0, ceil_div(h.before - (h.output - 1) * h.stride, h.dilation))
     tall = max(0, h.kernel - above)
     left = max(0, ceil_div(w.before - (w.output - 1) * w.stride, w.dilation))
+    # Of joined rows, the windows that have a place on the input, and none before the first.
+    line = size + 2 * lanes if joined else 0
+    masks_scratch = simd.scratch(d, w.kernel * line + lanes)
+    masks = simd.pointer(masks_scratch)
+    for j in range(left, w.kernel if joined else left):
+        across = j * w.dilation - w.before
+        begin, behind = max(0, across), min(places, w.output + across)
+        fill(d, masks, j * line, line, zero)
+        for i in range(j * line + lanes, j * line + lanes + size, pitch):
+            # Row by row, so that vectors may run over the ends of those before.
+            fill(d, masks, i + begin, behind - begin, simd.all_bits(d))
+            fill(d, masks, i + behind, places - behind + begin, zero)
+        fill(d, masks, j * line + lanes + size, lanes, zero)
     slice_step = h.places * w.places * blocks.row_step
     slice_table = np.empty(z.kernel, np.int64)  # where the columns of a slice are, made anew for each
     slice_at = simd.pointer(slice_table)
@@ -445,6 +475,10 @@ def accumulate_short(start, stop, geometry, cols, dx):
         bottom = min(h.input, (first + most) * h.stride, y + stop - row)
         last = ceil_div(bottom, h.stride)
         plane_at = plane_offset(blocks, plane)
+        # Meanwhile the columns of the next plane are asked for, or, if it is cut, the next place's.
+        ahead = blocks.row_step
+        if z.input == 1 and bottom - y == h.input:
+            ahead = plane_offset(blocks, plane + 1) - plane_at
         base, limit = result_of(placed, plane, z.input * h.input, stop)
         for i in range(0, h.stride * w.stride * size, lanes):
             simd.store(sums, i, zero)
@@ -459,15 +493,23 @@ def accumulate_short(start, stop, geometry, cols, dx):
                 shift = across // w.stride
                 at = at_slice + (i * w.places + j) * blocks.row_step + top * w.output
                 if far:
-                    ask(d, columns, at + blocks.row_step, (end - top) * w.output)
+                    ask(d, columns, at + ahead, (end - top) * w.output)
                 into = phase + across % w.stride * size
                 begin, behind = max(0, shift), min(places, w.output + shift)
+                if joined:
+                    mask = simd.offset(masks, j * line)
+                    add_run(d, columns, at - shift, blocks.end, sums, into, (end - top) * pitch, mask)
+                    continue
                 add_rows(d, columns, at - shift, w.output, sums, into, pitch, end - top, begin, behind)
+        if joined:
+            deal_out(d, sums, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
+            row += bottom - y
+            continue
         for y in range(y, bottom):  # noqa: B020
-            line = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
-            deal_out(d, line, size, w.stride, result, base + row * w.input, w.input, limit)
+            row_at = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
+            deal_out(d, row_at, size, w.stride, result, base + row * w.input, w.input, limit)
             row += 1
-    simd.keep((sums_scratch, slice_table))
+    simd.keep((sums_scratch, masks_scratch, slice_table))
 
 
 @kernel()

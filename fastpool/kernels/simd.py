@@ -833,6 +833,30 @@ def select(typingctx: Any, mask: Vector, a: Vector, b: Vector) -> Any:
 
 
 @intrinsic
+def all_bits(typingctx: Any, d: Tag) -> Any:
+    """A vector of nothing but set bits: what `cut` keeps all of."""
+    result = Vector(d.element, d.lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = ir.VectorType(ir.IntType(d.element.bitwidth), d.lanes)
+        return builder.bitcast(ir.Constant(words, [-1] * d.lanes), context.get_value_type(result))
+
+    return result(d), codegen
+
+
+@intrinsic
+def cut(typingctx: Any, v: Vector, bits: Vector) -> Any:
+    """The bits that are set in both: of a mask that is read from memory, this is cheaper than `select` with AVX2."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = ir.VectorType(ir.IntType(v.element.bitwidth), v.lanes)
+        a, b = (builder.bitcast(arg, words) for arg in args)
+        return builder.bitcast(builder.and_(a, b), args[0].type)
+
+    return v(v, v), codegen
+
+
+@intrinsic
 def doubles(typingctx: Any) -> Any:
     """The tag of float64."""
     return _constant(Tag(types.float64, BYTES // 8))
