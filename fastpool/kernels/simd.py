@@ -518,7 +518,8 @@ def load_every(typingctx: Any, d: Tag, memory: types.CPointer, offset: types.Int
         n = d.lanes
         i32 = ir.IntType(32)
         apart = math.gcd(step, n)  # so far apart are the wanted lanes of all vectors
-        total, owner = None, {}
+        total: Any = None
+        owner: dict[int, int] = {}
         for v in range(step):
             start = v * n - v // (step // apart)
             wanted = [i for i in range(n) if start <= i * step < start + n and i not in owner.values()]
@@ -701,7 +702,7 @@ def store_in_turn(
             for vectors in zip(*runs):
                 # Every lane goes where it is in the result, no matter in which of its vectors; then they are blended.
                 spread = [
-                    shuffled(v, v, sorted(range(n), key=lambda i, p=p: (p + many * i) % n))
+                    shuffled(v, v, [i for _, i in sorted(((p + many * i) % n, i) for i in range(n))])
                     for p, v in enumerate(vectors)
                 ]
                 for k in range(many):
