@@ -156,8 +156,8 @@ def unfold(start, stop, geometry, x, cols):
     taps = h.places * w.places
     runs_table = np.empty(taps, np.int64)  # where the columns of a place are in the sheet
     run_of = simd.pointer(runs_table)
-    # What is side by side in the result is written one after the other.
-    by_taps = blocks.row_step > blocks.inner_step
+    # Of short runs, those that are side by side in the result are written one after the other.
+    by_taps = blocks.row_step > blocks.inner_step and h.output * w.output < LONG
     far = cols.size * cols.itemsize >= FAR
     slice_step = h.input * source.row_step
     row = start
