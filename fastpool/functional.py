@@ -1645,7 +1645,7 @@ def _unfolding(
     n, c, *spatial = shape
     w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows)
     dtype = arguments.floating(dtype)
-    moved = np.dtype(np.uint16) if dtype.char in arguments.HALVES else dtype  # to move them they need not be read
+    moved = np.dtype(f"u{dtype.itemsize}")  # to move floats they need not be read
     rows, length = c * w.taps, prod(w.output)
     x, cols = Given(_axes(shape, w), moved), Given((n, c, w.taps, length), moved)
     result: tuple[int, ...] = n, rows, length
@@ -1684,7 +1684,8 @@ def _folding_batch(
     w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows, source="input_shape")
     dtype, length = arguments.floating(dtype), prod(w.output)
     cols = c * w.taps, n * length
-    blocks, images = Given((c, w.taps, n, length), dtype, (2, 0, 1, 3)), Given(shape, dtype)
+    # In the order of the columns: image after image, channel by channel.
+    blocks, images = Given((c, w.taps, n, length), dtype, (0, 2, 1, 3)), Given(shape, dtype, (1, 0, 2, 3))
     nbytes = prod(cols) * dtype.itemsize
     return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, (blocks,), (images,))
 

@@ -131,6 +131,53 @@ def test_the_smallest_inputs(implementation, spatial, kernel_size):
     check_back(implementation, cols, shape, kernel_size=kernel_size)
 
 
+@pytest.mark.parametrize("stride", range(1, 10))
+def test_strides(stride):
+    # Windows side by side, fewer and more places than elements between them, over widths around every vector's.
+    for kernel in {1, max(1, stride - 1), stride, stride + 1, 9}:
+        for width in (9, 7 * stride + 2, 8 * stride, 16 * stride, 17 * stride + 1):
+            width = max(width, kernel)
+            window = {"kernel_size": (min(kernel, 3), kernel), "stride": (min(stride, 3), stride)}
+            for padding in (0, (0, kernel // 2)):
+                for dtype in (np.float32, np.float16):
+                    x = random_array((2, 3, 7, width), dtype, width)
+                    columns = reference.unfold(x, **window, padding=padding)
+                    same_bits(fastpool.unfold(x, **window, padding=padding), columns)
+                    same_bits(
+                        fastpool.unfold(x[::-1, ::2], **window, padding=padding),
+                        columns[::-1].reshape(2, 3, -1, columns.shape[-1])[:, ::2].reshape(2, -1, columns.shape[-1]),
+                    )
+                    cols = random_array(columns.shape, dtype, width)
+                    expected = reference.fold(cols, x.shape[2:], **window, padding=padding)
+                    same_bits(fastpool.fold(cols, x.shape[2:], **window, padding=padding), expected)
+                    if dtype == np.float32:
+                        same_bits(
+                            fastpool.im2col(x, **window, padding=padding),
+                            reference.im2col(x, **window, padding=padding),
+                        )
+                        flat = random_array((3 * kernel * min(kernel, 3), 2 * columns.shape[-1]), dtype, width)
+                        same_bits(
+                            fastpool.col2im(flat, x.shape, **window, padding=padding),
+                            reference.col2im(flat, x.shape, **window, padding=padding),
+                        )
+
+
+@pytest.mark.parametrize("size", [(7, 7), (14, 14), (28, 27), (5, 60), (1, 9), (3, 700)], ids=str)
+@pytest.mark.parametrize("kernel", [2, 3, 5, 9])
+def test_as_many_windows_as_elements(kernel, size):
+    # Rows are one run; of small maps there are many in scratch, and more than one thread's.
+    x = random_array((3, 700 // size[0], *size), np.float32)
+    window = {"kernel_size": kernel, "padding": "same"}
+    columns = reference.unfold(x, **window)
+    same_bits(fastpool.unfold(x, **window), columns)
+    same_bits(fastpool.unfold(np.broadcast_to(x[:1], x.shape), **window), np.broadcast_to(columns[:1], columns.shape))
+    cols = random_array(columns.shape, np.float32)
+    same_bits(fastpool.fold(cols, size, **window), reference.fold(cols, size, **window))
+    flat = reference.im2col(x, **window)
+    same_bits(fastpool.im2col(x, **window), flat)
+    same_bits(fastpool.col2im(flat, x.shape, **window), reference.col2im(flat, x.shape, **window))
+
+
 @pytest.mark.parametrize("window", WINDOWS[1:], ids=str)
 @pytest.mark.parametrize("width", [2047, 2049, 4101])
 def test_long_rows(implementation, width, window):

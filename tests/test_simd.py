@@ -549,6 +549,51 @@ def test_every(dtype):
         same_bytes(row[: len(expected)], expected)
 
 
+@pytest.mark.parametrize("stride", range(2, 8))
+@every_number
+def test_elements_apart(dtype, stride):
+    # Every so many elements, and elements of so many runs in turn: one undoes the other.
+    @njit
+    def apart(array, result):
+        d = simd.narrowed(simd.tag(array), 2)
+        simd.store(simd.pointer(result), 0, simd.load_every(d, simd.pointer(array), 1, stride))
+
+    @njit
+    def in_turn(array, pitch, result):
+        d = simd.narrowed(simd.tag(array), 2)
+        simd.store_in_turn(simd.pointer(result), 1, d, simd.pointer(array), 1, pitch, stride)
+
+    lanes = lanes_of(dtype) // 2
+    array = memory(dtype, stride * lanes + 64)
+    result = np.zeros(lanes, dtype)
+    apart(array, result)
+    same_bytes(result, array[1 : 1 + stride * lanes : stride])
+    runs = memory(dtype, stride * (lanes + 5) + 64)
+    result = np.zeros(stride * lanes + 2, dtype)
+    in_turn(runs, lanes + 5, result)
+    expected = [runs[1 + p * (lanes + 5) :][:lanes] for p in range(stride)]
+    same_bytes(result[1:-1], np.stack(expected, axis=1).ravel())
+    assert result[0] == result[-1] == 0
+
+
+@every_number
+def test_cut(dtype):
+    @njit
+    def cut(array, keep, result):
+        d = simd.tag(array)
+        v = simd.load(d, simd.pointer(array), 0)
+        bits = simd.select(simd.between(d, 1, keep), simd.all_bits(d), simd.splat(d, 0))
+        simd.store(simd.pointer(result), 0, simd.cut(v, bits))
+
+    lanes = lanes_of(dtype)
+    array = memory(dtype, lanes + 64)
+    result = np.empty(lanes, dtype)
+    cut(array, lanes - 1, result)
+    expected = array[:lanes].copy()
+    expected[[0, -1]] = 0
+    same_bytes(result, expected)
+
+
 def test_rolled_loops_are_not_unrolled():
     def add(rolled):
         @njit

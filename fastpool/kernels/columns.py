@@ -11,68 +11,115 @@ from fastpool.kernels import simd
 from fastpool.kernels.geometry import axes, axis, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
+from fastpool.kernels.tile import fill
 
 #: Sheets have about so many bytes.
-SHEET = 1 << 14
+SHEET = 1 << 15
+#: Sums of short rows have about so many bytes.
+SUMS = 1 << 14
+#: Runs of so many elements are long.
+LONG = 1 << 8
+#: A sheet of rows that are longer is at most so large.
+WIDE_SHEET = 1 << 17
 #: Results of so many bytes are not kept in cache.
 FAR = 1 << 23
 
 
 @inline
-def deal(d, x, w, column, y, step, height, row_step, into, at, rows, limit):
-    """Write one place of `rows` rows of windows, from row y of the input on, every `step`-th, to into[at:limit].
+def deal(d, x, offset, row_step, stride, rows, width, left, right, end, into, at):
+    """Write `rows` rows of `width` elements, `stride` apart, one after the other to `into` from `at` on.
 
-    `column` is where the first window has the place. Going from the right to the left, vectors may run over the
-    ends of rows.
+    The first is at `offset`. Outside of columns `left` to `right`, and after the last row, anything may be written.
+    Nothing that is from `end` on, or before 0, is read but for what must be.
     """
-    lanes = simd.lanes(d)
-    zero = simd.splat(d, 0)
-    inside = min(w.output, max(0, ceil_div(-column, w.stride)))
-    outside = max(inside, min(w.output, (w.input - 1 - column) // w.stride + 1))
-    if w.stride <= 2 and w.output > lanes:
-        for r in range(rows):
-            line, j = y + r * step, at + r * w.output
-            offset = line * row_step + column
-            left, right = (inside, outside) if 0 <= line < height else (0, 0)
-            for i in range(0, w.output, lanes):
-                v = zero
-                if w.stride == 1:
-                    v = simd.load_or(zero, x, offset + i, left - i, right - i)
-                else:
-                    v2 = simd.load_or(
-                        simd.splat(simd.widened(d, 2), 0), x, offset + 2 * i, 2 * (left - i), 2 * (right - i) - 1
-                    )
-                    v = simd.every(d, v2, 2, 0)
-                simd.store_before(into, j + i, v, limit)
-    elif w.stride <= 2:
-        for i in range((w.output - 1) // lanes * lanes, -1, -lanes):
-            first, last = inside - i, outside - i
-            mask, whole = simd.between(d, first, last), first <= 0 and last >= lanes
-            mask2 = simd.between(simd.widened(d, 2), 2 * first, 2 * last - 1)
-            whole2 = first <= 0 and last > lanes
-            offset, j = y * row_step + column + i * w.stride, at + i
-            for r in range(y, y + rows * step, step):
-                simd.rolled()
-                v = zero
-                if 0 <= r < height:
-                    if w.stride == 1:
-                        v = simd.load_where(mask, whole, zero, x, offset)
-                    else:
-                        v2 = simd.load_where(mask2, whole2, simd.splat(simd.widened(d, 2), 0), x, offset)
-                        v = simd.every(d, v2, 2, 0)
-                simd.store_before(into, j, v, limit)
-                offset += step * row_step
-                j += w.output
-    else:
-        for r in range(rows):
-            line, j = y + r * step, at + r * w.output
-            left, right = (inside, outside) if 0 <= line < height else (w.output, w.output)
-            for i in range(left):
-                into[j + i] = 0
+    lanes, few = simd.lanes(d), simd.narrowed(d, 2)
+    step = lanes if stride == 1 else simd.lanes(few)
+    last = offset + max(0, rows - 1) * row_step
+    if min(offset, last) < 0 or max(offset, last) + (width + step) * stride > end or stride > 7:
+        for _ in range(rows):
             for i in range(left, right):
-                into[j + i] = x[line * row_step + column + i * w.stride]
-            for i in range(right, w.output):
-                into[j + i] = 0
+                into[at + i] = x[offset + i * stride]
+            offset += row_step
+            at += width
+    elif stride == 1:
+        if row_step == width:  # one run
+            rows, width = 1, rows * width
+        for _ in range(rows):
+            for i in range(0, width, lanes):
+                simd.rolled()
+                simd.store(into, at + i, simd.load(d, x, offset + i))
+            offset += row_step
+            at += width
+    elif stride == 2:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 2 * i, 2))
+            offset += row_step
+            at += width
+    elif stride == 3:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 3 * i, 3))
+            offset += row_step
+            at += width
+    elif stride == 4:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 4 * i, 4))
+            offset += row_step
+            at += width
+    elif stride == 5:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 5 * i, 5))
+            offset += row_step
+            at += width
+    elif stride == 6:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 6 * i, 6))
+            offset += row_step
+            at += width
+    else:
+        for _ in range(rows):
+            for i in range(0, width, step):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(few, x, offset + 7 * i, 7))
+            offset += row_step
+            at += width
+
+
+@inline
+def clear(d, into, first, last):
+    """Set the elements from `first` to before `last` to zero."""
+    for i in range(first, last):
+        simd.rolled()
+        into[i] = simd.scalar(d, 0)
+
+
+@inline
+def put(d, result, to, sheet, at, length, far):
+    """Copy a run, past the caches where it is long and what it is part of is `far`."""
+    lanes, few = simd.lanes(d), simd.narrowed(d, 2)
+    if length >= LONG and far:
+        simd.stream(result, to, sheet, at, length)
+    elif length >= LONG or length < simd.lanes(few):
+        simd.copy(result, to, sheet, at, length)
+    elif length < lanes:
+        last = length - simd.lanes(few)
+        simd.store(result, to, simd.load(few, sheet, at))
+        simd.store(result, to + last, simd.load(few, sheet, at + last))
+    else:
+        for i in range(0, length - lanes, lanes):
+            simd.rolled()
+            simd.store(result, to + i, simd.load(d, sheet, at + i))
+        last = length - lanes
+        simd.store(result, to + last, simd.load(d, sheet, at + last))
 
 
 @kernel()
@@ -81,68 +128,135 @@ def unfold(start, stop, geometry, x, cols):
 
     x has the shape (A, B, D * H, W), cols (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
-    Where the rows of windows share rows of the input, each place across is dealt once, to a sheet in cache from
-    which the places down are runs, however short the rows are. A sheet is of one slice of the input.
+    Each place across is dealt to a sheet in cache, row after row, so that vectors may run over the ends of rows, and
+    once for all places down that share rows of the input. From there the places down are runs, however short the rows
+    are. This costs a load and a store of every column in L1. A sheet is of one slice of the input, or of many small.
     """
-    z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
+    z, h, w = axes(geometry)
     d = simd.tag(x)
+    lanes = simd.lanes(d)
     source, blocks = layout(x), layout(cols)
     image, result = simd.pointer(x), simd.pointer(cols)
+    elements = SHEET // (x.itemsize * w.places)
     reach = (h.places - 1) * h.dilation
-    extra = reach // h.stride
-    phases = min(h.stride, reach + 1)
-    most = max(SHEET // (phases * w.output * x.itemsize) - extra, 4 * (min(extra, h.output) + 1))
-    most = min(most, h.output)
-    size = (most + extra) * w.output
-    far = cols.size * cols.itemsize >= FAR
-    # A sheet is dealt all of its rows, without it every place down those of its windows.
-    in_sheets = phases < h.places and phases * (most + extra) < h.places * most
-    sheet_scratch = simd.scratch(d, phases * size if in_sheets else 0)
+    extra, phases = reach // h.stride, min(h.stride, reach + 1)
+    # Rows that places down share are dealt once, others for each place.
+    shared = phases < h.places and phases * (min(h.output, 4 * (extra + 1)) + extra) < h.places * h.output
+    slots, apart, more = (phases, 1, extra) if shared else (h.places, h.dilation, 0)
+    least = min(h.output, 4 * (more + 1))
+    piece = min(w.output, max(4 * lanes, WIDE_SHEET // (x.itemsize * w.places * slots * (least + more))))
+    most = min(h.output, max(elements // (slots * piece) - more, least))
+    units = 1
+    if most == h.output and piece == w.output:
+        units = max(1, elements // (slots * (most + more) * piece))
+    sheet_scratch = simd.scratch(d, w.places * units * slots * (most + more) * piece + 2 * lanes)
     sheet = simd.pointer(sheet_scratch)
-    volume, slice_step = z.output * h.output, h.input * source.row_step
+    tables = np.empty((3, units), np.int64)  # of every slice of windows: where it is, how deep, where its columns are
+    slice_at, depth_of, into_of = simd.pointer(tables), simd.pointer(tables[1]), simd.pointer(tables[2])
+    taps = h.places * w.places
+    runs_table = np.empty(taps, np.int64)  # where the columns of a place are in the sheet
+    run_of = simd.pointer(runs_table)
+    # Of short runs, those that are side by side in the result are written one after the other.
+    by_taps = blocks.row_step > blocks.inner_step and h.output * w.output < LONG
+    far = cols.size * cols.itemsize >= FAR
+    slice_step = h.input * source.row_step
     row = start
     while row < stop:
-        plane, out = row // volume, row % h.output
-        depth = row % volume // h.output * z.stride - z.before
+        number, out = row // h.output, row % h.output
         count = min(most, h.output - out, stop - row)
-        plane_at = simd.offset(image, plane_offset(source, plane))
+        many = min(units, (stop - row) // count) if count == h.output else 1
+        plane, deep = number // z.output, number % z.output
+        inner = plane % source.inner
+        at, into = plane_offset(source, plane), plane_offset(blocks, plane)
+        for u in range(many):
+            depth_of[u] = deep * z.stride - z.before
+            slice_at[u] = at + depth_of[u] * slice_step
+            into_of[u] = into + (deep * h.output + out) * w.output
+            deep += 1
+            if deep == z.output:
+                deep = 0
+                inner += 1
+                at += source.inner_step
+                into += blocks.inner_step
+                if inner == source.inner:
+                    inner = 0
+                    at += source.outer_step - source.inner * source.inner_step
+                    into += blocks.outer_step - source.inner * blocks.inner_step
+        row += many * count
         y = out * h.stride - h.before
-        into = plane_offset(blocks, plane) + row % volume * w.output
-        run = count * w.output
-        row += count
-        ahead = plane_offset(source, row // volume) + (row % volume // h.output * z.stride - z.before) * slice_step
-        ahead += (row % h.output * h.stride - h.before) * source.row_step
-        share = ceil_div(count * min(h.stride, h.input) * source.row_step, w.places) if far else 0
-        for _ in range(z.places):
-            at_slice = simd.offset(plane_at, depth * slice_step)
-            height = h.input if 0 <= depth < z.input else 0
-            for k in range(w.places):
-                column = k * w.dilation - w.before
-                ask(d, image, ahead + k * share, share)
-                if in_sheets:
-                    for phase in range(phases):
-                        deal(
-                            d, at_slice, w, column, y + phase, h.stride, height, source.row_step,
-                            sheet, phase * size, count + extra, (phase + 1) * size,
-                        )  # fmt: skip
+        ahead, share = 0, 0
+        if far:
+            ahead = plane_offset(source, row // h.output // z.output)
+            ahead += (row // h.output % z.output * z.stride - z.before) * slice_step
+            ahead += (row % h.output * h.stride - h.before) * source.row_step
+            share = ceil_div(many * count * min(h.stride, h.input) * source.row_step, w.places)
+        for first in range(0, w.output, piece):
+            width = min(piece, w.output - first)
+            size = (count + more) * width
+            runs, length = (1, count * width) if width == w.output else (count, width)
+            for kz in range(z.places):
+                deeper = kz * z.dilation
+                into = 0
+                for k in range(w.places):
+                    column = first * w.stride + k * w.dilation - w.before
+                    left = min(width, max(0, ceil_div(-column, w.stride)))
+                    right = max(left, min(width, (w.input - 1 - column) // w.stride + 1))
+                    if first == 0:
+                        ask(d, image, ahead + deeper * slice_step + k * share, share)
+                    for u in range(many):
+                        inside = 0 <= depth_of[u] + deeper < z.input
+                        for slot in range(slots):
+                            line = y + slot * apart
+                            behind = into + size
+                            top = min(count + more, max(0, ceil_div(-line, h.stride))) if inside else count + more
+                            bottom = max(top, min(count + more, (h.input - 1 - line) // h.stride + 1))
+                            fill(d, sheet, into, top * width, simd.splat(d, 0))
+                            into += top * width
+                            at = slice_at[u] + deeper * slice_step + (line + top * h.stride) * source.row_step + column
+                            rows = bottom - top
+                            deal(
+                                d, image, at, h.stride * source.row_step, w.stride, rows, width, left, right,
+                                source.end, sheet, into,
+                            )  # fmt: skip
+                            for _ in range(rows if left > 0 or right < width else 0):
+                                clear(d, sheet, into, into + left)
+                                clear(d, sheet, into + right, into + width)
+                                into += width
+                            into = behind - (count + more - bottom) * width
+                            fill(d, sheet, into, (count + more - bottom) * width, simd.splat(d, 0))
+                            into = behind
                 for i in range(h.places):
-                    at = into + (i * w.places + k) * blocks.row_step
-                    down = i * h.dilation
-                    if not in_sheets:
-                        deal(
-                            d, at_slice, w, column, y + down, h.stride, height, source.row_step,
-                            result, at, count, at + run,
-                        )  # fmt: skip
+                    line = i * size
+                    if shared:
+                        line = i * h.dilation % h.stride * size + i * h.dilation // h.stride * width
+                    for k in range(w.places):
+                        run_of[i * w.places + k] = line + k * many * slots * size
+                u, tap = 0, 0
+                for _ in range(many * taps):
+                    to, at = into_of[u] + (kz * taps + tap) * blocks.row_step + first, u * slots * size + run_of[tap]
+                    for _ in range(runs):
+                        put(d, result, to, sheet, at, length, far)
+                        to += w.output
+                        at += width
+                    if by_taps:
+                        u += 1
+                        if u == many:
+                            u, tap = 0, tap + 1
                     else:
-                        from_at = down % h.stride * size + down // h.stride * w.output
-                        if far:
-                            simd.stream(result, at, sheet, from_at, run)
-                        else:
-                            simd.copy(result, at, sheet, from_at, run)
-            into += h.places * w.places * blocks.row_step
-            ahead += z.dilation * slice_step
-            depth += z.dilation
-    simd.keep((sheet_scratch,))
+                        tap += 1
+                        if tap == taps:
+                            u, tap = u + 1, 0
+    simd.keep((sheet_scratch, tables, runs_table))
+
+
+@inline
+def result_of(placed, plane, lines, stop):
+    """Return where row 0 would be if all planes lay as `plane` does, and the end of what may be written from there."""
+    width = placed.row_step
+    base = plane_offset(placed, plane) - plane * lines * width
+    if placed.inner_step == lines * width and placed.outer_step == placed.inner * placed.inner_step:
+        return base, stop * width  # planes follow one another, and are written in that order
+    return base, base + min(stop, (plane + 1) * lines) * width
 
 
 @inline
@@ -186,6 +300,58 @@ def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
             j += pitch
 
 
+@inline
+def interleave(d, source, offset, pitch, places, step, count, end, into, at):
+    """Write `count` elements of each of `places` runs, `pitch` apart, in turn to `into` from `at` on, and more behind.
+
+    Those of one run get `step` apart. Nothing is read from `end` on.
+    """
+    few = simd.narrowed(d, 2)
+    lanes = simd.lanes(few)
+    if places < step or places == 1 or places > 7 or offset + (places - 1) * pitch + count + lanes > end:
+        for k in range(places):
+            for i in range(count):
+                simd.rolled()
+                into[at + i * step + k] = simd.load_scalar(source, offset + k * pitch + i)
+    elif places == 2:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 2 * i, few, source, offset + i, pitch, 2)
+    elif places == 3:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 3 * i, few, source, offset + i, pitch, 3)
+    elif places == 4:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 4 * i, few, source, offset + i, pitch, 4)
+    elif places == 5:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 5 * i, few, source, offset + i, pitch, 5)
+    elif places == 6:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 6 * i, few, source, offset + i, pitch, 6)
+    else:
+        for i in range(0, count, lanes):
+            simd.rolled()
+            simd.store_in_turn(into, at + 7 * i, few, source, offset + i, pitch, 7)
+
+
+@inline
+def add_run(d, columns, at, end, sums, into, count, mask):
+    """Add `count` elements, or zero where the mask has none, to the sums, in which vectors are aligned as always.
+
+    The mask begins a vector before the first element. Of the columns nothing is read before 0, or from `end` on.
+    """
+    lanes = simd.lanes(d)
+    for j in range(into // lanes * lanes, into + count, lanes):
+        i = j - into
+        v = simd.load_between(d, columns, at + i, max(-i, -at - i), min(count, end - at) - i)
+        simd.store(sums, j, simd.load(d, sums, j) + simd.cut(v, simd.load(d, mask, i + lanes)))
+
+
 #: So many elements are joined at a time.
 JOINED = 1 << 12
 
@@ -205,7 +371,7 @@ def join(start, stop, geometry, cols, dx):
     blocks = layout(cols)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
-    limit = stop * w.input
+    placed = layout(dx)
     step = max(w.stride, w.places)  # a single window has no stride
     width = w.output * step
     most = max(1, JOINED // (h.places * width))
@@ -217,6 +383,7 @@ def join(start, stop, geometry, cols, dx):
     row = start
     while row < stop:
         number, y = row // h.input % z.input, row % h.input
+        base, limit = result_of(placed, row // h.input // z.input, z.input * h.input, stop)
         line, phase = y // h.stride, y % h.stride
         count = 0
         if line < h.output and number < z.output * z.stride and number % z.stride < z.places:
@@ -225,31 +392,20 @@ def join(start, stop, geometry, cols, dx):
             at += number % z.stride * h.places * w.places * blocks.row_step
             at += (number // z.stride * h.output + line) * w.output
             for i in range(h.places):
-                if step == w.places == 2:
-                    for j in range(0, count * w.output, lanes):
-                        even_at, odd_at = at + j, at + blocks.row_step + j
-                        even = simd.load_between(d, columns, even_at, 0, blocks.end - even_at) + zero
-                        odd = simd.load_between(d, columns, odd_at, 0, blocks.end - odd_at) + zero
-                        simd.store(joined, i * room + 2 * j, simd.zip_lower(even, odd))
-                        simd.store(joined, i * room + 2 * j + lanes, simd.zip_upper(even, odd))
-                else:
-                    for k in range(w.places):
-                        into = i * room + k
-                        for j in range(at + k * blocks.row_step, at + k * blocks.row_step + count * w.output):
-                            simd.rolled()
-                            joined[into] = simd.load_scalar(columns, j) + nothing
-                            into += step
+                interleave(
+                    d, columns, at, blocks.row_step, w.places, step, count * w.output, blocks.end, joined, i * room
+                )
                 at += w.places * blocks.row_step
         behind = min(stop, row - y + h.input)
         if line + count < h.output and count:
             behind = min(behind, row - phase + count * h.stride)
         place = 0
         for row in range(row, behind):  # noqa: B020
-            into = row * w.input
+            into = base + row * w.input
             if phase < h.places and count > 0:
                 for i in range(0, width, lanes):
                     simd.rolled()
-                    v = simd.load(d, joined, phase * room + place + i)
+                    v = simd.load(d, joined, phase * room + place + i) + zero
                     simd.store_before(result, into + i, v, limit)
                 for i in range(into + width, into + w.input):
                     simd.rolled()
@@ -275,19 +431,20 @@ def accumulate_short(start, stop, geometry, cols, dx):
 
     This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by
     place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
-    by side give to is side by side.
+    by side give to is side by side. Where there are as many windows as elements across, one apart, rows are one run.
     """
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     item = cols.itemsize
-    blocks = layout(cols)
+    blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
-    pitch = (places + lanes - 1) // lanes * lanes
-    most = min(max(1, SHEET // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
+    joined = w.stride == h.stride == 1 and w.output == w.input
+    pitch = places if joined else (places + lanes - 1) // lanes * lanes
+    most = min(max(1, SUMS // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
     size = most * pitch
-    sums_scratch = simd.scratch(d, h.stride * w.stride * size + 2 * lanes)
+    sums_scratch = simd.scratch(d, h.stride * w.stride * size + 3 * lanes)
     sums = simd.aligned(simd.pointer(sums_scratch))
     zero = simd.splat(d, 0)
     far = cols.size * item >= FAR
@@ -295,6 +452,19 @@ def accumulate_short(start, stop, geometry, cols, dx):
     above = max(0, ceil_div(h.before - (h.output - 1) * h.stride, h.dilation))
     tall = max(0, h.kernel - above)
     left = max(0, ceil_div(w.before - (w.output - 1) * w.stride, w.dilation))
+    # Of joined rows, the windows that have a place on the input, and none before the first.
+    line = size + 2 * lanes if joined else 0
+    masks_scratch = simd.scratch(d, w.kernel * line + lanes)
+    masks = simd.pointer(masks_scratch)
+    for j in range(left, w.kernel if joined else left):
+        across = j * w.dilation - w.before
+        begin, behind = max(0, across), min(places, w.output + across)
+        fill(d, masks, j * line, line, zero)
+        for i in range(j * line + lanes, j * line + lanes + size, pitch):
+            # Row by row, so that vectors may run over the ends of those before.
+            fill(d, masks, i + begin, behind - begin, simd.all_bits(d))
+            fill(d, masks, i + behind, places - behind + begin, zero)
+        fill(d, masks, j * line + lanes + size, lanes, zero)
     slice_step = h.places * w.places * blocks.row_step
     slice_table = np.empty(z.kernel, np.int64)  # where the columns of a slice are, made anew for each
     slice_at = simd.pointer(slice_table)
@@ -305,6 +475,11 @@ def accumulate_short(start, stop, geometry, cols, dx):
         bottom = min(h.input, (first + most) * h.stride, y + stop - row)
         last = ceil_div(bottom, h.stride)
         plane_at = plane_offset(blocks, plane)
+        # Meanwhile the columns of the next plane are asked for, or, if it is cut, the next place's.
+        ahead = blocks.row_step
+        if z.input == 1 and bottom - y == h.input:
+            ahead = plane_offset(blocks, plane + 1) - plane_at
+        base, limit = result_of(placed, plane, z.input * h.input, stop)
         for i in range(0, h.stride * w.stride * size, lanes):
             simd.store(sums, i, zero)
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
@@ -318,15 +493,23 @@ def accumulate_short(start, stop, geometry, cols, dx):
                 shift = across // w.stride
                 at = at_slice + (i * w.places + j) * blocks.row_step + top * w.output
                 if far:
-                    ask(d, columns, at + blocks.row_step, (end - top) * w.output)
+                    ask(d, columns, at + ahead, (end - top) * w.output)
                 into = phase + across % w.stride * size
                 begin, behind = max(0, shift), min(places, w.output + shift)
+                if joined:
+                    mask = simd.offset(masks, j * line)
+                    add_run(d, columns, at - shift, blocks.end, sums, into, (end - top) * pitch, mask)
+                    continue
                 add_rows(d, columns, at - shift, w.output, sums, into, pitch, end - top, begin, behind)
+        if joined:
+            deal_out(d, sums, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
+            row += bottom - y
+            continue
         for y in range(y, bottom):  # noqa: B020
-            line = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
-            deal_out(d, line, size, w.stride, result, row * w.input, w.input, stop * w.input)
+            row_at = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
+            deal_out(d, row_at, size, w.stride, result, base + row * w.input, w.input, limit)
             row += 1
-    simd.keep((sums_scratch, slice_table))
+    simd.keep((sums_scratch, masks_scratch, slice_table))
 
 
 @kernel()
@@ -342,7 +525,7 @@ def accumulate(start, stop, geometry, cols, dx):
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
-    blocks = layout(cols)
+    blocks, placed = layout(cols), layout(dx)
     end = blocks.end
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
@@ -371,7 +554,9 @@ def accumulate(start, stop, geometry, cols, dx):
 
     row = start
     while row < stop:
-        plane_at = plane_offset(blocks, row // (z.input * h.input))
+        plane = row // (z.input * h.input)
+        plane_at = plane_offset(blocks, plane)
+        base, limit = result_of(placed, plane, z.input * h.input, stop)
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
         first = row % h.input
         for y in range(first, min(h.input, first + stop - row)):
@@ -388,6 +573,6 @@ def accumulate(start, stop, geometry, cols, dx):
                             # A row's first and last lanes may be another's; past its result they do no harm.
                             total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
                     simd.store(sums, phase * pitch + i, total)
-            deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+            deal_out(d, sums, pitch, w.stride, result, base + row * w.input, w.input, limit)
             row += 1
     simd.keep((tables, slice_table, row_table, sums_scratch))
