@@ -140,7 +140,8 @@ if FUNCTIONS == "one apart":
     raise SystemExit
 if FUNCTIONS == "long rows":
     for case in range(24):
-        x = rng.integers(0, 99, (2, int(rng.integers(1, 5)), int(rng.integers(500, 1100)))).astype(rng.choice(["f4", "f8"]))
+        shape = 2, int(rng.integers(1, 5)), int(rng.integers(500, 1100))
+        x = rng.integers(0, 99, shape).astype(rng.choice(["f4", "f8"]))
         kernel, stride = int(rng.integers(1, 6)), int(rng.integers(1, 4))
         for name in ("max_pool1d", "avg_pool1d"):
             check(name, x, kernel, stride, kernel // 2)
