@@ -5,6 +5,8 @@ Either way a sum has the order of the kernel's places, as in the notebook's col2
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastpool.kernels import simd
@@ -23,6 +25,24 @@ LONG = 1 << 8
 WIDE_SHEET = 1 << 17
 #: Results of so many bytes are not kept in cache.
 FAR = 1 << 23
+
+
+def _deal_every(stride: int) -> Any:
+    """Return `deal` for columns that are so far apart, which the compiler has to know."""
+
+    @inline
+    def deal_every(d, x, offset, row_step, rows, width, into, at):
+        for _ in range(rows):
+            for i in range(0, width, simd.lanes(d)):
+                simd.rolled()
+                simd.store(into, at + i, simd.load_every(d, x, offset + stride * i, stride))
+            offset += row_step
+            at += width
+
+    return deal_every
+
+
+deal_2, deal_3, deal_4, deal_5, deal_6, deal_7 = map(_deal_every, range(2, 8))
 
 
 @inline
@@ -51,47 +71,17 @@ def deal(d, x, offset, row_step, stride, rows, width, left, right, end, into, at
             offset += row_step
             at += width
     elif stride == 2:
-        for _ in range(rows):
-            for i in range(0, width, step):
-                simd.rolled()
-                simd.store(into, at + i, simd.load_every(few, x, offset + 2 * i, 2))
-            offset += row_step
-            at += width
+        deal_2(few, x, offset, row_step, rows, width, into, at)
     elif stride == 3:
-        for _ in range(rows):
-            for i in range(0, width, step):
-                simd.rolled()
-                simd.store(into, at + i, simd.load_every(few, x, offset + 3 * i, 3))
-            offset += row_step
-            at += width
+        deal_3(few, x, offset, row_step, rows, width, into, at)
     elif stride == 4:
-        for _ in range(rows):
-            for i in range(0, width, step):
-                simd.rolled()
-                simd.store(into, at + i, simd.load_every(few, x, offset + 4 * i, 4))
-            offset += row_step
-            at += width
+        deal_4(few, x, offset, row_step, rows, width, into, at)
     elif stride == 5:
-        for _ in range(rows):
-            for i in range(0, width, step):
-                simd.rolled()
-                simd.store(into, at + i, simd.load_every(few, x, offset + 5 * i, 5))
-            offset += row_step
-            at += width
+        deal_5(few, x, offset, row_step, rows, width, into, at)
     elif stride == 6:
-        for _ in range(rows):
-            for i in range(0, width, step):
-                simd.rolled()
-                simd.store(into, at + i, simd.load_every(few, x, offset + 6 * i, 6))
-            offset += row_step
-            at += width
+        deal_6(few, x, offset, row_step, rows, width, into, at)
     else:
-        for _ in range(rows):
-            for i in range(0, width, step):
-                simd.rolled()
-                simd.store(into, at + i, simd.load_every(few, x, offset + 7 * i, 7))
-            offset += row_step
-            at += width
+        deal_7(few, x, offset, row_step, rows, width, into, at)
 
 
 @inline
@@ -300,6 +290,21 @@ def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
             j += pitch
 
 
+def _interleave(places: int) -> Any:
+    """Return `interleave` for so many runs, which the compiler has to know."""
+
+    @inline
+    def interleave(d, source, offset, pitch, count, into, at):
+        for i in range(0, count, simd.lanes(d)):
+            simd.rolled()
+            simd.store_in_turn(into, at + places * i, d, source, offset + i, pitch, places)
+
+    return interleave
+
+
+interleave_2, interleave_3, interleave_4, interleave_5, interleave_6, interleave_7 = map(_interleave, range(2, 8))
+
+
 @inline
 def interleave(d, source, offset, pitch, places, step, count, end, into, at):
     """Write `count` elements of each of `places` runs, `pitch` apart, in turn to `into` from `at` on, and more behind.
@@ -307,36 +312,23 @@ def interleave(d, source, offset, pitch, places, step, count, end, into, at):
     Those of one run get `step` apart. Nothing is read from `end` on.
     """
     few = simd.narrowed(d, 2)
-    lanes = simd.lanes(few)
-    if places < step or places == 1 or places > 7 or offset + (places - 1) * pitch + count + lanes > end:
+    if places < step or places == 1 or places > 7 or offset + (places - 1) * pitch + count + simd.lanes(few) > end:
         for k in range(places):
             for i in range(count):
                 simd.rolled()
                 into[at + i * step + k] = simd.load_scalar(source, offset + k * pitch + i)
     elif places == 2:
-        for i in range(0, count, lanes):
-            simd.rolled()
-            simd.store_in_turn(into, at + 2 * i, few, source, offset + i, pitch, 2)
+        interleave_2(few, source, offset, pitch, count, into, at)
     elif places == 3:
-        for i in range(0, count, lanes):
-            simd.rolled()
-            simd.store_in_turn(into, at + 3 * i, few, source, offset + i, pitch, 3)
+        interleave_3(few, source, offset, pitch, count, into, at)
     elif places == 4:
-        for i in range(0, count, lanes):
-            simd.rolled()
-            simd.store_in_turn(into, at + 4 * i, few, source, offset + i, pitch, 4)
+        interleave_4(few, source, offset, pitch, count, into, at)
     elif places == 5:
-        for i in range(0, count, lanes):
-            simd.rolled()
-            simd.store_in_turn(into, at + 5 * i, few, source, offset + i, pitch, 5)
+        interleave_5(few, source, offset, pitch, count, into, at)
     elif places == 6:
-        for i in range(0, count, lanes):
-            simd.rolled()
-            simd.store_in_turn(into, at + 6 * i, few, source, offset + i, pitch, 6)
+        interleave_6(few, source, offset, pitch, count, into, at)
     else:
-        for i in range(0, count, lanes):
-            simd.rolled()
-            simd.store_in_turn(into, at + 7 * i, few, source, offset + i, pitch, 7)
+        interleave_7(few, source, offset, pitch, count, into, at)
 
 
 @inline
