@@ -1525,7 +1525,7 @@ def _as_given(x: Array | None, given: Given | None) -> Array | None:
     return _columns(x.view(given.dtype).reshape(given.shape).transpose(given.order))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # a plan may hold an average's divisors
 def _planned(
     ndim: int,
     kernels: _Kernels,
@@ -1599,7 +1599,7 @@ def _scatterings(
     return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # a plan may hold an average's divisors
 def _sharing(
     ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], divisors: tuple[bool, int | None], *of_window: Any
 ) -> _Plan:
@@ -1630,20 +1630,11 @@ def _backward(
 
 
 @lru_cache(maxsize=4096)
-def _unfolding(
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    batch: bool,
-    windows: Any,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    *_: Any,
-) -> _Plan:
+def _unfolding(shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, windows: Any, *of_window: Any) -> _Plan:
     """Plan `unfold` of an array of this shape and dtype, or, of a batch, `im2col`."""
     n, c, *spatial = shape
-    w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows)
+    kernel_size, stride, padding, dilation, *_ = of_window
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, windows)
     dtype = arguments.floating(dtype)
     moved = np.dtype(f"u{dtype.itemsize}")  # to move floats they need not be read
     rows, length = c * w.taps, prod(w.output)
@@ -1669,19 +1660,11 @@ def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, *of
 
 
 @lru_cache(maxsize=4096)
-def _folding_batch(
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    windows: Any,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    *_: Any,
-) -> _Plan:
+def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, *of_window: Any) -> _Plan:
     """Plan `col2im` to an array of this shape, of columns of this dtype."""
     n, c, *spatial = shape
-    w = window(tuple(spatial), kernel_size, stride, padding, dilation, output_size=windows, source="input_shape")
+    kernel_size, stride, padding, dilation, *_ = of_window
+    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, windows, source="input_shape")
     dtype, length = arguments.floating(dtype), prod(w.output)
     cols = c * w.taps, n * length
     # In the order of the columns: image after image, channel by channel.
