@@ -19,6 +19,8 @@ from fastpool.kernels.tile import fill
 SHEET = 1 << 15
 #: Sums of short rows have about so many bytes.
 SUMS = 1 << 14
+#: Of kernels so wide, the masks of all columns fit L2.
+MASKS = 16
 #: Runs of so many elements are long.
 LONG = 1 << 8
 #: A sheet of rows that are longer is at most so large.
@@ -432,7 +434,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
     blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
-    joined = w.stride == h.stride == 1 and w.output == w.input
+    joined = w.stride == h.stride == 1 and w.output == w.input and w.kernel <= MASKS
     pitch = places if joined else (places + lanes - 1) // lanes * lanes
     most = min(max(1, SUMS // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
     size = most * pitch
