@@ -242,7 +242,7 @@ def scatter(of_pixels: bool) -> Kernel:
             top, bottom = max(0, start - plane * rows), row - plane * rows
             if not padded:
                 top = max(top, bottom - band)
-            count = min(many, (row - start) // rows) if padded and bottom == rows else 1
+            count = max(1, min(many, (row - start) // rows)) if padded and bottom == rows else 1
             if count > 1:
                 top, plane = 0, plane - count + 1
             row = plane * rows + top
