@@ -44,15 +44,15 @@ def route(start, stop, geometry, dy, argmax, dx):
         for row in range(row, min(stop, (plane + 1) * h.input)):  # noqa: B020
             into = row * w.input
             outputs = w.output if out < h.output and place < h.places else 0
-            left = simd.splat(dp, place * w.places)
-            # A window of one column sends nothing to the next: no position is the number of places.
-            right = simd.splat(dp, place * w.places + 1 if w.places > 1 else h.places)
+            left, right = simd.splat(dp, place * w.places), simd.splat(dp, place * w.places + 1)
             for j in range(0, outputs, lanes):
                 simd.rolled()
                 p = simd.load_between(dp, positions, at + j, 0, end_at - at - j)
                 # Added, as it is everywhere else: -0.0 becomes 0.0.
                 v = simd.load_between(d, gradients, source + j, 0, given.end - source - j) + zero
-                even, odd = simd.select(p == left, v, zero), simd.select(p == right, v, zero)
+                even, odd = simd.select(p == left, v, zero), zero
+                if w.places > 1:
+                    odd = simd.select(p == right, v, zero)
                 simd.store_before(result, into + 2 * j, simd.zip_lower(even, odd), limit)
                 if 2 * j + lanes < w.input:
                     simd.store_before(result, into + 2 * j + lanes, simd.zip_upper(even, odd), limit)
