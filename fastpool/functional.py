@@ -44,7 +44,7 @@ from fastpool.window import (
 Array = np.ndarray[Any, Any]
 
 #: Rows of this length fill vectors well enough for them to beat scalar code that stays in cache.
-WIDE = 20
+WIDE = 32
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 #: Of windows side by side, up to so many elements are put together in cache.
