@@ -24,7 +24,7 @@ def outranks(v, best, careful):
 
 @cache
 def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart; deep ones are over three axes, long ones in long rows.
+    """Return the kernel for windows that are `stride` columns apart: over three axes if deep, in long rows if long.
 
     It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
     """
