@@ -1744,7 +1744,7 @@ def _from_first(w: Window) -> bool:
 
 def _sums(w: Window) -> Kernel:
     """Return the kernel that adds columns up."""
-    if _from_first(w) and w.output[-1] <= 2 * SHORT and prod(w.stride[-2:]) <= PATCH:
+    if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
         return columns.join
     return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate
 

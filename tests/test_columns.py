@@ -173,6 +173,8 @@ def test_as_many_windows_as_elements(kernel, size):
     same_bits(fastpool.unfold(np.broadcast_to(x[:1], x.shape), **window), np.broadcast_to(columns[:1], columns.shape))
     cols = random_array(columns.shape, np.float32)
     same_bits(fastpool.fold(cols, size, **window), reference.fold(cols, size, **window))
+    for turned in (cols[::-1], cols[:, ::-1], cols[:, :, ::-1]):  # nothing is where a pointer to the first begins
+        same_bits(fastpool.fold(turned, size, **window), reference.fold(turned, size, **window))
     flat = reference.im2col(x, **window)
     same_bits(fastpool.im2col(x, **window), flat)
     same_bits(fastpool.col2im(flat, x.shape, **window), reference.col2im(flat, x.shape, **window))
@@ -184,6 +186,38 @@ def test_long_rows(implementation, width, window):
     shape = (1, 1, 5, width)
     check(implementation, random_array(shape, np.float32), **window)
     check_back(implementation, columns_of(shape, np.float32, **window), shape, **window)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        # More columns than are read at once, of planes and of volumes, in bands of rows and in pieces of a row.
+        ((70, 70), {"kernel_size": 5, "padding": 2}),
+        ((300, 45), {"kernel_size": (4, 13), "padding": ((0, 3), (12, 1)), "dilation": (2, 1)}),
+        ((3, 9001), {"kernel_size": (2, 9), "stride": (1, 2), "padding": (1, 4)}),
+        ((5, 40, 50), {"kernel_size": 3, "padding": 1}),
+        ((7, 11, 70), {"kernel_size": (3, 4, 5), "stride": (2, 1, 3), "padding": (1, 3, 2), "dilation": (1, 2, 1)}),
+        # Slices that are summed up together, all and some of a volume.
+        ((12, 9, 9), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ((40, 13, 14), {"kernel_size": (3, 2, 3), "stride": (1, 2, 1), "padding": ((2, 0), (0, 1), (1, 1))}),
+        ((50, 14, 15), {"kernel_size": 3, "padding": 1, "dilation": (2, 1, 1)}),
+        # Windows side by side, in pieces of a row.
+        ((20001,), {"kernel_size": 2, "stride": 2}),
+        ((7, 6007), {"kernel_size": (2, 3), "stride": (3, 4)}),
+        ((4, 5, 3005), {"kernel_size": (1, 2, 7), "stride": (2, 2, 7)}),
+    ],
+    ids=str,
+)
+def test_many_columns(spatial, window, dtype):
+    shape = (2, 3, *spatial)
+    columns = reference.unfold(random_array(shape, dtype), **window)
+    cols = random_array(columns.shape, dtype, 1)
+    size = list(spatial)
+    expected = reference.fold(cols, size, **window)
+    same_bits(fastpool.fold(cols, size, **window), expected)
+    for turned in (cols[::-1], cols[:, ::-1], cols[:, :, ::-1]):
+        same_bits(fastpool.fold(turned, size, **window), reference.fold(turned, size, **window))
 
 
 @pytest.mark.parametrize("output_size", [1, 2, (5, 1), (1, 7), (5, 7)], ids=str)

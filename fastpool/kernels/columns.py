@@ -19,6 +19,12 @@ from fastpool.kernels.tile import fill
 SHEET = 1 << 15
 #: Sums of short rows have about so many bytes.
 SUMS = 1 << 14
+#: So many columns are read at a time: each is a stream, and more than a CPU follows take three times as long.
+STREAMS = 12
+#: Of so few in all, so many elements are asked for ahead: CPUs begin too late to do it by themselves.
+FEW, AHEAD = 5, 1 << 9
+#: Where columns are that there are none of.
+NOWHERE = -(1 << 62)
 #: Of kernels so wide, the masks of all columns fit L2.
 MASKS = 16
 #: Runs of so many elements are long.
@@ -334,20 +340,22 @@ def interleave(d, source, offset, pitch, places, step, count, end, into, at):
 
 
 @inline
-def add_run(d, columns, at, end, sums, into, count, mask):
-    """Add `count` elements, or zero where the mask has none, to the sums, in which vectors are aligned as always.
-
-    The mask begins a vector before the first element. Of the columns nothing is read before 0, or from `end` on.
+def add_run(d, columns, at, shift, sums, into, count, mask):
+    """Add `count` elements, `shift` further right, or zero where the mask has none, to the sums, in which vectors are
+    aligned as always. The mask begins a vector before the first element.
     """
     lanes = simd.lanes(d)
+    first, last = max(0, shift), count + min(0, shift)
     for j in range(into // lanes * lanes, into + count, lanes):
         i = j - into
-        v = simd.load_between(d, columns, at + i, max(-i, -at - i), min(count, end - at) - i)
+        v = simd.load_between(d, columns, at - shift + i, first - i, last - i)
         simd.store(sums, j, simd.load(d, sums, j) + simd.cut(v, simd.load(d, mask, i + lanes)))
 
 
 #: So many elements are joined at a time.
 JOINED = 1 << 12
+#: Of long rows no fewer windows are.
+PIECE = 1 << 8
 
 
 @kernel()
@@ -367,9 +375,11 @@ def join(start, stop, geometry, cols, dx):
     zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
     placed = layout(dx)
     step = max(w.stride, w.places)  # a single window has no stride
-    width = w.output * step
-    most = max(1, JOINED // (h.places * width))
-    room = (most * w.output + 2 * lanes) * step
+    # Some rows at a time, or, of long ones, some windows.
+    piece = min(w.output, max(PIECE, JOINED // (h.places * step)))
+    cut = piece < w.output
+    most = max(1, JOINED // (h.places * piece * step))
+    room = (most * piece + 2 * lanes) * step
     joined_scratch = simd.scratch(d, h.places * room)
     joined = simd.pointer(joined_scratch)
     for i in range(0, h.places * room - lanes, lanes):
@@ -378,42 +388,51 @@ def join(start, stop, geometry, cols, dx):
     while row < stop:
         number, y = row // h.input % z.input, row % h.input
         base, limit = result_of(placed, row // h.input // z.input, z.input * h.input, stop)
-        line, phase = y // h.stride, y % h.stride
-        count = 0
+        line, first_phase = y // h.stride, y % h.stride
+        given = 0
         if line < h.output and number < z.output * z.stride and number % z.stride < z.places:
-            count = min(most, h.output - line, ceil_div(phase + stop - row, h.stride))
-            at = plane_offset(blocks, row // h.input // z.input)
-            at += number % z.stride * h.places * w.places * blocks.row_step
-            at += (number // z.stride * h.output + line) * w.output
-            for i in range(h.places):
-                interleave(
-                    d, columns, at, blocks.row_step, w.places, step, count * w.output, blocks.end, joined, i * room
-                )
-                at += w.places * blocks.row_step
+            given = min(most, h.output - line, ceil_div(first_phase + stop - row, h.stride))
         behind = min(stop, row - y + h.input)
-        if line + count < h.output and count:
-            behind = min(behind, row - phase + count * h.stride)
-        place = 0
-        for row in range(row, behind):  # noqa: B020
-            into = base + row * w.input
-            if phase < h.places and count > 0:
-                for i in range(0, width, lanes):
-                    simd.rolled()
-                    v = simd.load(d, joined, phase * room + place + i) + zero
-                    simd.store_before(result, into + i, v, limit)
-                for i in range(into + width, into + w.input):
-                    simd.rolled()
-                    simd.store_scalar(result, i, nothing)
-            else:
-                for i in range(into, into + w.input, lanes):
-                    simd.rolled()
-                    simd.store_before(result, i, zero, limit)
-            phase += 1
-            if phase == h.stride:
-                phase = 0
-                place += width
-                count -= 1
-        row += 1
+        if line + given < h.output and given:
+            behind = min(behind, row - first_phase + given * h.stride)
+        source = plane_offset(blocks, row // h.input // z.input)
+        source += number % z.stride * h.places * w.places * blocks.row_step
+        source += (number // z.stride * h.output + line) * w.output
+        first = 0
+        while first < w.output:
+            some = min(piece, w.output - first)
+            width = some * step
+            at = source + first
+            for i in range(h.places if given > 0 else 0):
+                interleave(d, columns, at, blocks.row_step, w.places, step, given * some, blocks.end, joined, i * room)
+                at += w.places * blocks.row_step
+            # Rows that are cut are not written in their order; behind the last windows of a row is nothing.
+            behind_row = w.input - first * step
+            rest = behind_row - width if first + some == w.output else 0
+            phase, place, count = first_phase, 0, given
+            into = base + row * w.input + first * step
+            for _ in range(row, behind):
+                if phase < h.places and count > 0:
+                    end = into + behind_row if cut else limit
+                    for i in range(0, width, lanes):
+                        simd.rolled()
+                        v = simd.load(d, joined, phase * room + place + i) + zero
+                        simd.store_before(result, into + i, v, end)
+                    for i in range(into + width, into + width + rest):
+                        simd.rolled()
+                        simd.store_scalar(result, i, nothing)
+                elif first == 0:
+                    for i in range(into, into + w.input, lanes):
+                        simd.rolled()
+                        simd.store_before(result, i, zero, limit)
+                into += w.input
+                phase += 1
+                if phase == h.stride:
+                    phase = 0
+                    place += width
+                    count -= 1
+            first += some
+        row = behind
     simd.keep((joined_scratch,))
 
 
@@ -433,11 +452,14 @@ def accumulate_short(start, stop, geometry, cols, dx):
     item = cols.itemsize
     blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
-    places = ceil_div(w.input, w.stride)
+    places, lines = ceil_div(w.input, w.stride), ceil_div(h.input, h.stride)
     joined = w.stride == h.stride == 1 and w.output == w.input and w.kernel <= MASKS
     pitch = places if joined else (places + lanes - 1) // lanes * lanes
-    most = min(max(1, SUMS // (h.stride * w.stride * pitch * item)), ceil_div(h.input, h.stride))
-    size = most * pitch
+    room = max(1, SUMS // (h.stride * w.stride * pitch * item))
+    most = min(room, lines)
+    units = min(z.input, room // most) if most == lines else 1
+    unit = most * pitch
+    size = units * unit
     sums_scratch = simd.scratch(d, h.stride * w.stride * size + 3 * lanes)
     sums = simd.aligned(simd.pointer(sums_scratch))
     zero = simd.splat(d, 0)
@@ -447,63 +469,82 @@ def accumulate_short(start, stop, geometry, cols, dx):
     tall = max(0, h.kernel - above)
     left = max(0, ceil_div(w.before - (w.output - 1) * w.stride, w.dilation))
     # Of joined rows, the windows that have a place on the input, and none before the first.
-    line = size + 2 * lanes if joined else 0
+    line = unit + 2 * lanes if joined else 0
     masks_scratch = simd.scratch(d, w.kernel * line + lanes)
     masks = simd.pointer(masks_scratch)
     for j in range(left, w.kernel if joined else left):
         across = j * w.dilation - w.before
         begin, behind = max(0, across), min(places, w.output + across)
         fill(d, masks, j * line, line, zero)
-        for i in range(j * line + lanes, j * line + lanes + size, pitch):
+        for i in range(j * line + lanes, j * line + lanes + unit, pitch):
             # Row by row, so that vectors may run over the ends of those before.
             fill(d, masks, i + begin, behind - begin, simd.all_bits(d))
             fill(d, masks, i + behind, places - behind + begin, zero)
-        fill(d, masks, j * line + lanes + size, lanes, zero)
+        fill(d, masks, j * line + lanes + unit, lanes, zero)
     slice_step = h.places * w.places * blocks.row_step
-    slice_table = np.empty(z.kernel, np.int64)  # where the columns of a slice are, made anew for each
-    slice_at = simd.pointer(slice_table)
+    # For every slice of the kernel, where the columns that a unit gets from it are, if it gets any.
+    units_table = np.empty(z.kernel * units, np.int64)
+    units_at = simd.pointer(units_table)
     row = start
     while row < stop:
-        plane, y = row // (z.input * h.input), row % h.input
+        number, y = row // h.input, row % h.input
         first = y // h.stride
         bottom = min(h.input, (first + most) * h.stride, y + stop - row)
         last = ceil_div(bottom, h.stride)
+        plane, deep = number // z.input, number % z.input
         plane_at = plane_offset(blocks, plane)
-        # Meanwhile the columns of the next plane are asked for, or, if it is cut, the next place's.
+        many = 1
+        if units > 1 and y == 0:
+            many = max(1, min(units, z.input - deep, (stop - row) // h.input))
+        for u in range(many):
+            at = plane_at
+            for k in range(z.kernel):
+                out = deep + u + z.before - k * z.dilation
+                met = 0 <= out < z.output * z.stride and out % z.stride == 0
+                units_at[k * units + u] = at + out // z.stride * h.output * w.output if met else NOWHERE
+                at += slice_step
+        # Meanwhile the columns of the next planes are asked for, or, if these are cut, the next place's.
         ahead = blocks.row_step
-        if z.input == 1 and bottom - y == h.input:
+        if many == z.input and bottom - y == h.input:
             ahead = plane_offset(blocks, plane + 1) - plane_at
-        base, limit = result_of(placed, plane, z.input * h.input, stop)
         for i in range(0, h.stride * w.stride * size, lanes):
             simd.store(sums, i, zero)
-        slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
-        for r in range(slices * tall):  # one loop over both axes: two are slower, even where there is one slice
-            at_slice, i = slice_at[r // tall], above + r % tall
+        for r in range(z.kernel * tall):  # one loop over both axes: two are slower, even where there is one slice
+            slice_at, i = simd.offset(units_at, r // tall * units), above + r % tall
             down = i * h.dilation - h.before
             top, end = max(0, first - down // h.stride), min(h.output, last - down // h.stride)
             phase = down % h.stride * w.stride * size + (top + down // h.stride - first) * pitch
             for j in range(left, w.kernel):
                 across = j * w.dilation - w.before
                 shift = across // w.stride
-                at = at_slice + (i * w.places + j) * blocks.row_step + top * w.output
-                if far:
-                    ask(d, columns, at + ahead, (end - top) * w.output)
+                at = (i * w.places + j) * blocks.row_step + top * w.output
                 into = phase + across % w.stride * size
                 begin, behind = max(0, shift), min(places, w.output + shift)
-                if joined:
-                    mask = simd.offset(masks, j * line)
-                    add_run(d, columns, at - shift, blocks.end, sums, into, (end - top) * pitch, mask)
-                    continue
-                add_rows(d, columns, at - shift, w.output, sums, into, pitch, end - top, begin, behind)
-        if joined:
-            deal_out(d, sums, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
-            row += bottom - y
-            continue
-        for y in range(y, bottom):  # noqa: B020
-            row_at = simd.offset(sums, y % h.stride * w.stride * size + (y // h.stride - first) * pitch)
-            deal_out(d, row_at, size, w.stride, result, base + row * w.input, w.input, limit)
-            row += 1
-    simd.keep((sums_scratch, masks_scratch, slice_table))
+                for u in range(many):
+                    if slice_at[u] == NOWHERE:
+                        into += unit
+                        continue
+                    at_unit = slice_at[u] + at
+                    if far:
+                        ask(d, columns, at_unit + ahead, (end - top) * w.output)
+                    if joined:
+                        mask = simd.offset(masks, j * line)
+                        add_run(d, columns, at_unit, shift, sums, into, (end - top) * pitch, mask)
+                    else:
+                        add_rows(d, columns, at_unit - shift, w.output, sums, into, pitch, end - top, begin, behind)
+                    into += unit
+        base, limit = result_of(placed, plane, z.input * h.input, stop)
+        for u in range(many):
+            row_at = simd.offset(sums, u * unit)
+            if joined:
+                deal_out(d, row_at, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
+                row += bottom - y
+                continue
+            for k in range(y, bottom):
+                line_at = simd.offset(row_at, k % h.stride * w.stride * size + (k // h.stride - first) * pitch)
+                deal_out(d, line_at, size, w.stride, result, base + row * w.input, w.input, limit)
+                row += 1
+    simd.keep((sums_scratch, masks_scratch, units_table))
 
 
 @kernel()
@@ -514,59 +555,109 @@ def accumulate(start, stop, geometry, cols, dx):
 
     This is "add every column where it came from" turned inside out, "add up, for every element, the columns that
     came from it": every element is written once. The elements of a row whose columns agree modulo the stride are
-    neighbours in every column, so that they are vectors.
+    neighbours in every column, so that they are vectors. Of windows with many places some rows at a time are summed up
+    in cache, some places down at a time, of long rows a piece.
     """
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
     lanes = simd.lanes(d)
+    item = cols.itemsize
     blocks, placed = layout(cols), layout(dx)
     end = blocks.end
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places = ceil_div(w.input, w.stride)
+    piece = min((places + lanes - 1) // lanes * lanes, max(lanes, SUMS // (w.stride * item) // lanes * lanes))
+    most = min(h.input, max(1, SUMS // (w.stride * piece * item)))
 
-    # Of every phase (column modulo stride) the places of the kernel that meet it, how far they shift it,
-    # and the lane in which their row ends, if lanes of the result are past it.
+    # Of every phase (column modulo stride) the places of the kernel that meet it, and how far they shift it.
     met = np.zeros(w.stride, np.int64)
-    tables = np.empty((3, w.stride * w.kernel), np.int64)
-    tap_of, shift_of, end_of = simd.pointer(tables), simd.pointer(tables[1]), simd.pointer(tables[2])
+    tables = np.empty((2, w.stride * w.kernel), np.int64)
+    tap_of, shift_of = simd.pointer(tables), simd.pointer(tables[1])
     for phase in range(w.stride):
         for k in range(w.kernel):
             column = phase + w.before - k * w.dilation
             if column % w.stride == 0:
-                shift = column // w.stride
                 t = phase * w.kernel + met[phase]
-                tap_of[t], shift_of[t] = k, shift
-                end_of[t] = w.output - shift if places + shift > w.output else places + lanes
+                tap_of[t], shift_of[t] = k * blocks.row_step + column // w.stride, column // w.stride
                 met[phase] += 1
-    # Where the columns of a slice are, and of a row, made anew for each.
     slice_step, row_step = h.places * w.places * blocks.row_step, w.places * blocks.row_step
-    slice_table, row_table = np.empty(z.kernel, np.int64), np.empty(z.kernel * h.kernel, np.int64)
-    slice_at, row_at = simd.pointer(slice_table), simd.pointer(row_table)
-    pitch = places + lanes
-    sums_scratch = simd.scratch(d, pitch * w.stride)
-    sums = simd.pointer(sums_scratch)
+    slice_table = np.empty(z.kernel, np.int64)  # where the columns of a slice are, made anew for each
+    slice_at = simd.pointer(slice_table)
+    # Of the rows of a kernel: which row they give to next, from where, and how many times more. Then those that give.
+    down_tables = np.empty((4, z.kernel * h.kernel), np.int64)
+    due, from_at = simd.pointer(down_tables), simd.pointer(down_tables[1])
+    left_of, row_at = simd.pointer(down_tables[2]), simd.pointer(down_tables[3])
+    far = cols.size * item >= FAR
+    group = max(1, STREAMS // w.kernel)
+    size = most * piece
+    sums_scratch = simd.scratch(d, w.stride * size + lanes)
+    sums = simd.aligned(simd.pointer(sums_scratch))
 
     row = start
     while row < stop:
-        plane = row // (z.input * h.input)
+        plane, top = row // (z.input * h.input), row % h.input
         plane_at = plane_offset(blocks, plane)
         base, limit = result_of(placed, plane, z.input * h.input, stop)
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
-        first = row % h.input
-        for y in range(first, min(h.input, first + stop - row)):
-            rows_met = 0
-            for i in range(slices):
-                rows_met = meet(h, y, row_step, w.output, slice_at[i], row_at, rows_met)
-            for phase in range(w.stride):
-                for i in range(0, places, lanes):
-                    total = simd.splat(d, 0)
-                    for r in range(rows_met):
-                        for t in range(phase * w.kernel, phase * w.kernel + met[phase]):
-                            j = i + shift_of[t]
-                            at = row_at[r] + tap_of[t] * blocks.row_step + j
-                            # A row's first and last lanes may be another's; past its result they do no harm.
-                            total = total + simd.load_between(d, columns, at, -j, min(end_of[t] - i, end - at))
-                    simd.store(sums, phase * pitch + i, total)
-            deal_out(d, sums, pitch, w.stride, result, base + row * w.input, w.input, limit)
-            row += 1
-    simd.keep((tables, slice_table, row_table, sums_scratch))
+        bottom = min(h.input, top + most, top + stop - row)
+        ahead = 0
+        if far and z.kernel * h.kernel * w.kernel <= FEW:
+            ahead = plane_offset(blocks, plane + 1) - plane_at if bottom - top == h.input else AHEAD
+        for left in range(0, places, piece):
+            right = min(places, left + piece)
+            for begin in range(0, max(1, slices * h.kernel), group):
+                behind = min(slices * h.kernel, begin + group)
+                for r in range(begin, behind):
+                    down = r % h.kernel * h.dilation - h.before
+                    first = max(0, ceil_div(top - down, h.stride))
+                    due[r], left_of[r] = first * h.stride + down, h.output - first
+                    from_at[r] = slice_at[r // h.kernel] + r % h.kernel * row_step + first * w.output
+                for y in range(top, bottom):
+                    rows_met, furthest = 0, 0
+                    for r in range(begin, behind):
+                        simd.rolled()
+                        if due[r] == y and left_of[r] > 0:
+                            row_at[rows_met], furthest = from_at[r], max(furthest, from_at[r])
+                            rows_met += 1
+                            due[r] += h.stride
+                            left_of[r] -= 1
+                            from_at[r] += w.output
+                    if rows_met == 0 and begin > 0:
+                        continue
+                    for phase in range(w.stride):
+                        into = phase * size + (y - top) * piece - left
+                        t0, t1 = phase * w.kernel, phase * w.kernel + met[phase]
+                        # From the last place to the first, windows are further right.
+                        lowest, highest = 0, 0
+                        if t1 > t0:
+                            lowest, highest = shift_of[t1 - 1], shift_of[t0]
+                        readable = end - furthest - max(0, (w.kernel - 1) * blocks.row_step) - highest - lanes
+                        for i in range(left, right, lanes):
+                            total = simd.splat(d, 0)
+                            if begin > 0:
+                                total = simd.load(d, sums, into + i)
+                            # Past the end of the result's row lanes do no harm.
+                            if i + lowest >= 0 and min(i + lanes, places) + highest <= w.output and i <= readable:
+                                for r in range(rows_met):
+                                    simd.rolled()
+                                    for t in range(t0, t1):
+                                        simd.rolled()
+                                        at = row_at[r] + tap_of[t] + i
+                                        simd.prefetch(columns, at + ahead)
+                                        total = total + simd.load(d, columns, at)
+                            else:
+                                for r in range(rows_met):
+                                    simd.rolled()
+                                    for t in range(t0, t1):
+                                        simd.rolled()
+                                        j, at = i + shift_of[t], row_at[r] + tap_of[t] + i
+                                        total = total + simd.load_between(
+                                            d, columns, at, -j, min(w.output - j, end - at)
+                                        )
+                            simd.store(sums, into + i, total)
+            for y in range(top, bottom):
+                into = base + (row + y - top) * w.input + left * w.stride
+                count = min(w.input - left * w.stride, piece * w.stride)
+                deal_out(d, simd.offset(sums, (y - top) * piece), size, w.stride, result, into, count, limit)
+        row += bottom - top
+    simd.keep((tables, slice_table, down_tables, sums_scratch))
