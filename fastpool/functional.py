@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from math import prod
 from typing import Any
@@ -1430,6 +1430,11 @@ def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtyp
     return heights.astype(computed).reshape(1, 1, 1, -1), widths.astype(computed).reshape(1, 1, 1, -1)
 
 
+def _uniform(w: Window, include_pad: bool, override: int | None) -> bool:
+    """Whether all windows, none of which hangs over the padding, are divided by one number."""
+    return include_pad or override is not None or not any(map(any, w.padding))
+
+
 def _special(norm: float) -> int:
     """Return the norm for which there is a kernel, or 0."""
     return int(norm) if norm in (1, 2) else 0
@@ -1607,6 +1612,14 @@ def _sharing(
     *numbers, data_format = of_window
     _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
     w = window(spatial, *numbers, elements=True, source="input_shape")
+    fits = all(k <= n for k, n in zip(w.kernel_size, w.input))  # for windows are as long as they are, turned around
+    if max(*w.stride, *w.dilation) == 1 and fits and _uniform(w, *divisors):
+        # An element is in as many windows as a window has elements: what they give to it is again an average.
+        pooled = shape[: len(shape) - len(trailing) - ndim] + w.output + trailing
+        turned = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(w.kernel_size, w.padding))
+        turned_window = w.kernel_size, 1, turned, 1, False, data_format
+        plan = _planned(ndim, _AVERAGES, pooled, dtype, False, (True, divisors[1]), *turned_window)
+        return replace(plan, pooled=pooled)
     kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
     return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
 

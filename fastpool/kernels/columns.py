@@ -155,7 +155,8 @@ def unfold(start, stop, geometry, x, cols):
     runs_table = np.empty(taps, np.int64)  # where the columns of a place are in the sheet
     run_of = simd.pointer(runs_table)
     # Of short runs, those that are side by side in the result are written one after the other.
-    by_taps = blocks.row_step > blocks.inner_step and h.output * w.output < LONG
+    beside = LONG if blocks.row_step > blocks.inner_step else LONG // 2 if z.output > 1 else 0
+    by_taps = h.output * w.output < beside
     far = cols.size * cols.itemsize >= FAR
     slice_step = h.input * source.row_step
     row = start
