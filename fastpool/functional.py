@@ -1455,7 +1455,7 @@ class _Kernels:
     """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
 
     flat: Kernel
-    small: Callable[[int, int, bool, bool], Kernel]
+    small: Callable[..., Kernel]
     large: Kernel
     pixels: Kernel
     pixels_large: Kernel
@@ -1555,7 +1555,9 @@ def _planned(
         chosen = kernels.flat
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
         span = (w.output[-1] - 1) * stride + kernel
-        chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3, w.output[-1] >= rows.LONG)
+        long = w.output[-1] >= rows.LONG
+        overlap = {"overlap": True} if wanted and not long and w.rows_overlap else {}
+        chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3, long, **overlap)
     else:
         chosen = kernels.large
     pooled = leading + w.output + trailing

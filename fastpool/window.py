@@ -103,6 +103,11 @@ class Window(Places):
         return kernel, stride, dilation
 
     @cached_property
+    def rows_overlap(self) -> bool:
+        """Whether the last row of a window is the first one of the next."""
+        return len(self.input) > 1 and (self.kernel_size[-2] - 1) * self.dilation[-2] == self.stride[-2]
+
+    @cached_property
     def starts(self) -> tuple[np.ndarray, ...]:
         """Where in the input the first place of each window is: one int64 array an axis, below zero on padding."""
         axes = zip(self.output, self.stride, self.padding)

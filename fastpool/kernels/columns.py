@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, axis, ceil_div, layout, meet, plane_offset
+from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
@@ -23,8 +23,6 @@ SUMS = 1 << 14
 STREAMS = 12
 #: Of so few in all, so many elements are asked for ahead: CPUs begin too late to do it by themselves.
 FEW, AHEAD = 5, 1 << 9
-#: Where columns are that there are none of.
-NOWHERE = -(1 << 62)
 #: Of kernels so wide, the masks of all columns fit L2.
 MASKS = 16
 #: Runs of so many elements are long.

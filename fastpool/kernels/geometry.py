@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from fastpool.kernels.launch import inline
 
+#: An offset that nothing is at.
+NOWHERE = -(1 << 62)
+
 
 class Axis(NamedTuple):
     """One spatial axis of a window."""

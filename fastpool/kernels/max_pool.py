@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import NOWHERE, axes, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline
 from fastpool.kernels.rows import MERGED, ask, sweep, sweep_slices
 
@@ -23,10 +23,12 @@ def outranks(v, best, careful):
 
 
 @cache
-def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
+def max_pool(stride: int, many: int, deep: bool, long: bool, overlap: bool = False) -> Kernel:
     """Return the kernel for windows that are `stride` columns apart: over three axes if deep, in long rows if long.
 
-    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
+    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`). Where the last row of a window is the first
+    one of the next, its maxima and their positions are used twice, as `overlap` says, if rows are not long: of windows
+    of 3 x 3 two apart that spares a fifth of the time. For others, it would cost a tenth to ask.
     """
 
     @inline
@@ -76,6 +78,7 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         step = h.dilation * source.row_step
         # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
+        shared, shared_best, shared_at = NOWHERE, simd.splat(d, 0), first_at
         for _ in range(part.rows):
             ask(d, elements, ahead, part.share)
             ahead += part.share
@@ -98,7 +101,13 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
                 else:
                     place = first * w.places
                     best, best_at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
-                    for _ in range(first, last):
+                    begin = first
+                    if overlap and at == shared:
+                        best, best_at = shared_best, shared_at + simd.splat(dp, place)
+                        at += step
+                        place += w.places
+                        begin += 1
+                    for _ in range(begin, last):
                         simd.rolled()
                         v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
                         seen = seen + v
@@ -108,6 +117,10 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
                         best = simd.select(better, other, best)
                         best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
                         place += w.places
+                        if overlap:
+                            shared_best, shared_at = other, other_at
+                    if overlap:
+                        shared = at - step
                     simd.store_first(positions, target, best_at, part.outputs)
                 simd.store_first(values, target, best, part.outputs)
             into += w.output
@@ -164,5 +177,5 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
             sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
         simd.keep((first_scratch,))
 
-    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
+    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}{'-overlap' * overlap}"
     return Kernel(body, writes=2)
