@@ -1449,7 +1449,7 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 class _Kernels:
     """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
 
-    flat: Kernel
+    flat: Callable[[bool], Kernel]
     small: Callable[[int, int, bool, bool], Kernel]
     large: Kernel
     pixels: Kernel
@@ -1547,7 +1547,7 @@ def _planned(
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif prod(shape) >= FLATTENED and flat.suits(w):
-        chosen = kernels.flat
+        chosen = kernels.flat(flat.by_slices(w))
     elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
         span = (w.output[-1] - 1) * stride + kernel
         chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3, w.output[-1] >= rows.LONG)

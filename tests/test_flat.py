@@ -124,8 +124,8 @@ def test_any_ranges_of_rows(height, width):
     before = numba.get_num_threads()
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
     try:
-        flat.max_pool_flat(x.size // width, 1 << 40, w.geometry, x, y, argmax)
-        flat.avg_pool_flat(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
+        flat.max_pool_flat(False)(x.size // width, 1 << 40, w.geometry, x, y, argmax)
+        flat.avg_pool_flat(False)(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
     finally:
         numba.set_num_threads(before)
     expected = reference.max_pool2d(x, 3, 1, 1, return_argmax=True)

@@ -18,6 +18,39 @@ from fastpool.kernels.geometry import axes, ceil_div, layout, meet, places_insid
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.tile import SHARED
 
+#: The sums of about so many windows are divided at a time.
+DIVIDED = 1 << 10
+
+
+@inline
+def repeated(d, widths, w):
+    """Return the widths of some rows, one after the other, as scratch, and how many rows these are."""
+    count = max(1, DIVIDED // w.output)
+    scratch = simd.scratch(d, count * w.output + simd.lanes(d))
+    for row in range(count):
+        simd.copy(simd.pointer(scratch), row * w.output, widths, 0, w.output)
+    return scratch, count
+
+
+@inline
+def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+    """Add up what there is of each slice, and divide it: as many rows at a time as are divided by the same."""
+    heights, widths, most = more
+    row = 0
+    while row < slices.rows:
+        height, count = heights[slices.line + row], 1
+        while count < min(most, slices.rows - row) and heights[slices.line + row + count] == height:
+            count += 1
+        at, into, share = row * w.output, slices.into + row * w.output, simd.splat(d, height)
+        row += count
+        for i in range(0, count * w.output, simd.lanes(d)):
+            total = simd.load(d, kept, slices.offsets[0] + at + i)
+            for k in range(1, slices.many):
+                simd.rolled()
+                total = total + simd.load(d, kept, slices.offsets[k] + at + i)
+            divided = total / (simd.load(d, widths, i) * share)
+            simd.store_before(values, into + i, divided, into + count * w.output)
+
 
 @cache
 def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
@@ -84,20 +117,12 @@ def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
                 base = plane_offset(source, plane) + part.column
 
     @inline
-    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-        """Add up what there is of each slice, and divide it."""
-        _, heights, widths = more
-        one = simd.splat(d, 1)
-        for row in range(slices.rows):
-            height = simd.splat(d, heights[slices.line + row])
-            at, into = row * w.output, slices.into + row * w.output
-            for i in range(0, w.output, simd.lanes(d)):
-                total = simd.load(d, kept, slices.offsets[0] + at + i)
-                for k in range(1, slices.many):
-                    simd.rolled()
-                    total = total + simd.load(d, kept, slices.offsets[k] + at + i)
-                width = simd.load_or(one, widths, i, 0, w.output - i)
-                simd.store_before(values, into + i, total / (width * height), into + w.output)
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+        """Pool rows of planes."""
+        d = more[0]
+        rows.sweep(
+            start, stop, h, w, d, simd.widened(d, many), elements, source, values, positions, pool, None, more, long
+        )
 
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, D * H, W).
@@ -106,14 +131,14 @@ def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         """
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        wide = simd.widened(d, many)
         more = (d, simd.pointer(heights), simd.pointer(widths))
         if deep:
-            rows.sweep_slices(start, stop, z, h, w, d, d, wide, x, y, None, pool, merge, None, more, long)
+            width_scratch, count = repeated(d, simd.pointer(widths), w)
+            divisors = (simd.pointer(heights), simd.pointer(width_scratch), count)
+            rows.sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge, divisors, None)
+            simd.keep((width_scratch,))
         else:
-            rows.sweep(
-                start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more, long
-            )
+            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
 
     body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
     return Kernel(body, writes=1)

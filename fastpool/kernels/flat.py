@@ -14,15 +14,20 @@ other small windows (`fastpool.kernels.rows`), and a third over maps of 7 x 7.
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.avg_pool import merge as merge_sums
+from fastpool.kernels.avg_pool import repeated
+from fastpool.kernels.geometry import Axis, axes, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.max_pool import merge as merge_maxima
 from fastpool.kernels.max_pool import outranks
+from fastpool.kernels.rows import sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -34,6 +39,8 @@ NEVER = 255
 VECTORS = 2
 #: So many elements of small planes are taken at a time, and of others, which have more than SMALL, in a band of rows.
 RUN, SMALL, BAND = 1 << 10, 1 << 9, 1 << 13
+#: The first axis of a slice.
+ONE = Axis(1, 1, 1, 1, 1, 0, 1)
 #: Planes are small if a table of so many bytes holds what to ask for.
 ASKED = 1 << 15
 
@@ -141,10 +148,13 @@ def suits(w: Window) -> bool:
     line = w.input[-1]
     if w.input != w.output or max(w.stride) > 1 or across + downs > MOST or (across > WIDEST and line > NARROW):
         return False
-    if len(w.input) == 3:
-        return prod(w.input) <= RUN
     reach = (w.kernel_size[-2] - 1) * w.dilation[-2] if len(w.input) > 1 else 0
     return max(1, reach) * line <= BAND // 4
+
+
+def by_slices(w: Window) -> bool:
+    """Return whether each slice of a volume is pooled once, which a small one is not worth."""
+    return len(w.input) == 3 and prod(w.input) > RUN
 
 
 class Places(NamedTuple):
@@ -184,6 +194,18 @@ class Run(NamedTuple):
     band: bool
 
 
+class Scratch(NamedTuple):
+    """What some planes, or a band of one's rows, are copied to and reduced across in, and what is asked for meanwhile."""
+
+    across: Places
+    down: Places
+    height: int  # rows of the planes, or of the band
+    band: bool
+    taken: Any  # as pointers
+    kept: Any
+    kept_at: Any
+
+
 @inline
 def take(d, elements, source, row, last, line, rows, taken):
     """Copy rows to scratch, where vectors can be read around them; return whether there is a NaN."""
@@ -214,20 +236,18 @@ def alike(a, first_row, most):
 
 
 @inline
-def passes(
-    d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, careful, asked_for, all_of, finish, more
-):  # fmt: skip
-    """Reduce across, all rows that were taken, then down."""
+def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, finish, more):
+    """Reduce s.across, all rows that were s.taken, then down."""
     lanes, line = simd.lanes(d), w.input
     for i in range(run.low, run.high, lanes):
-        v, at = asked_for(d, dp, taken, None, i, across, positions, careful)
-        simd.store(kept, i, v)
+        v, at = asked_for(d, dp, s.taken, None, i, s.across, positions, careful)
+        simd.store(s.kept, i, v)
         if positions is not None:
-            simd.store(kept_at, i, at)
+            simd.store(s.kept_at, i, at)
     if not run.band:
         shift, end = run.first * line, run.end * line
         for i in range(run.begin * line - shift, end - shift, lanes):
-            v, at = asked_for(d, dp, kept, kept_at, i, down, positions, careful)
+            v, at = asked_for(d, dp, s.kept, s.kept_at, i, s.down, positions, careful)
             simd.store_before(values, shift + i, finish(d, v, i, -1, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
@@ -238,7 +258,7 @@ def passes(
         shift, end = row * line, (row + size) * line
         top = (row - run.first + first * h.dilation) * line
         for i in range(0, size * line, lanes):
-            v, at = all_of(d, dp, kept, kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful)
+            v, at = all_of(d, dp, s.kept, s.kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful)
             simd.store_before(values, shift + i, finish(d, v, i, row % h.input, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
@@ -246,20 +266,14 @@ def passes(
 
 
 @inline
-def sweep(start, stop, z, h, w, d, dp, x, values, positions, nans, asked_for, all_of, finish, more):
-    """Reduce the windows of the rows from start to stop, counted over the planes of x.
-
-    `asked_for(d, dp, values, found, i, places, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
-    count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
-    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`.
-    """
-    source, elements = layout(x), simd.pointer(x)
+def scratch(z, h, w, d, dp, size, wanted):
+    """Make scratch for reducing an array of so many elements, and fill its tables; return that, and its arrays."""
     lanes, line, rows, downs = simd.lanes(d), w.input, z.input * h.input, z.places * h.places
     band = in_bands(z, h, w)
-    above, below = (h.before, (h.places - 1) * h.dilation - h.before) if band else (0, 0)
-    height = BAND // line if band else max(1, min(RUN, x.size) // (rows * line)) * rows
+    halo = (h.places - 1) * h.dilation if band else 0
+    height = BAND // line if band else max(1, min(RUN, size) // (rows * line)) * rows
     margin = line if band else rows * line
-    pitch = (above + height + below) * line + 2 * lanes
+    pitch = (height + halo) * line + 2 * lanes
     table = np.empty(w.places + downs, np.int64)
     asked_scratch = simd.scratch(dp, (w.places + 1 + (0 if band else downs + 1)) * pitch)
     across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), pitch, 1)
@@ -278,40 +292,43 @@ def sweep(start, stop, z, h, w, d, dp, x, values, positions, nans, asked_for, al
             distance = (deep * h.input + low) * line
             down.distances[k] = distance if abs(distance) < rows * line else 0
         ask_first(dp, down, across)
-    scratch = simd.scratch(d, 2 * (pitch + 2 * margin))
-    kept_at_scratch = simd.scratch(dp, 0 if positions is None else pitch + 2 * margin)
-    taken = simd.offset(simd.pointer(scratch), margin)
+    copies = simd.scratch(d, 2 * (pitch + 2 * margin))
+    kept_at_scratch = simd.scratch(dp, pitch + 2 * margin if wanted else 0)
+    taken = simd.offset(simd.pointer(copies), margin)
     kept = simd.offset(taken, pitch + 2 * margin)
     kept_at = simd.offset(simd.pointer(kept_at_scratch), margin)
+    return Scratch(across, down, height, band, taken, kept, kept_at), (table, asked_scratch, copies, kept_at_scratch)
+
+
+@inline
+def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, nans, asked_for, all_of, finish, more):
+    """Reduce the windows of the rows from start to stop, counted over the planes of x.
+
+    `asked_for(d, dp, values, found, i, places, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
+    count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
+    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`.
+    """
+    line, rows = w.input, z.input * h.input
+    above, below = (h.before, (h.places - 1) * h.dilation - h.before) if s.band else (0, 0)
     row = start
     while row < stop:
-        if band:
-            top = row - row % rows
-            first, end = row, min(stop, row + height, top + rows)
+        top = row - row % rows
+        if s.band:
+            first, end = row, min(stop, row + s.height, top + rows)
             upper, lower = max(top, row - above), min(top + rows, end + below)
         else:
-            first = upper = row - row % height
-            end, lower = min(stop, first + height), min(x.size // line, first + height)
+            first = upper = top
+            end, lower = min(stop, top + s.height), min(ceil_div(stop, rows) * rows, top + s.height)
         into = (upper - first + above) * line
-        careful = take(d, elements, source, upper, lower, line, rows, simd.offset(taken, into))
-        run = Run(first, row, end, into, into + (lower - upper) * line, band)
+        careful = take(d, elements, source, upper, lower, line, rows, simd.offset(s.taken, into))
+        run = Run(first, row, end, into, into + (lower - upper) * line, s.band)
         if nans is None:
-            passes(
-                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, False, asked_for, all_of,
-                finish, more,
-            )  # fmt: skip
+            passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
         elif careful:
-            passes(
-                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, True, asked_for, all_of,
-                finish, more,
-            )  # fmt: skip
+            passes(d, dp, s, run, h, w, values, positions, True, asked_for, all_of, finish, more)
         else:
-            passes(
-                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, False, asked_for, all_of,
-                finish, more,
-            )  # fmt: skip
+            passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
         row = end
-    simd.keep((table, asked_scratch, scratch, kept_at_scratch))
 
 
 @inline
@@ -365,13 +382,38 @@ def unchanged(d, v, i, row, more):
     return v
 
 
-@kernel(writes=2)
-def max_pool_flat(start, stop, geometry, x, y, argmax):
-    """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
-    z, h, w = axes(geometry)
-    d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), argmax), VECTORS)
-    values, positions = simd.pointer(y), simd.pointer(argmax)
-    sweep(start, stop, z, h, w, d, dp, x, values, positions, simd.nans(d), largest_asked, largest, unchanged, None)
+@cache
+def max_pool_flat(deep: bool) -> Kernel:
+    """Return the kernel: if deep, for volumes of which each slice is pooled once."""
+
+    @inline
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+        """Pool rows of planes."""
+        z, d, dp, s = more
+        sweep(
+            start, stop, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), largest_asked, largest,
+            unchanged, None,
+        )  # fmt: skip
+
+    def body(start, stop, geometry, x, y, argmax):
+        """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
+        z, h, w = axes(geometry)
+        d = simd.tag(x)
+        dp = simd.position_tag(d, argmax)
+        wide, wide_dp = simd.widened(d, VECTORS), simd.widened(dp, VECTORS)
+        planes = ONE if deep else z
+        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, argmax is not None)
+        more = (planes, wide, wide_dp, s)
+        if deep:
+            sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge_maxima, None, simd.nans(d))
+        else:
+            pool_rows(
+                start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more
+            )
+        simd.keep(arrays)
+
+    body.__name__ = f"max_pool_flat{'-deep' * deep}"
+    return Kernel(body, writes=2)
 
 
 @inline
@@ -404,26 +446,63 @@ def divide(d, v, i, row, more):
     return v / (share if row < 0 else share * simd.splat(d, heights[row]))
 
 
-@kernel()
-def avg_pool_flat(start, stop, geometry, x, heights, widths, y):
-    """Do what `fastpool.kernels.avg_pool.avg_pool` does."""
-    z, h, w = axes(geometry)
-    d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), None), VECTORS)
+@cache
+def avg_pool_flat(deep: bool) -> Kernel:
+    """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
+
+    @inline
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+        """Pool rows of planes; of slices, add up only."""
+        z, d, dp, s, divisors = more
+        if deep:
+            sweep(
+                start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all, unchanged, None
+            )
+        else:
+            sweep(
+                start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all, divide,
+                divisors,
+            )  # fmt: skip
+
+    def body(start, stop, geometry, x, heights, widths, y):
+        """Average the windows of the rows of x from start to stop, counted over its planes."""
+        z, h, w = axes(geometry)
+        d = simd.tag(x)
+        wide, wide_dp = simd.widened(d, VECTORS), simd.widened(simd.position_tag(d, None), VECTORS)
+        by_row, by_column = simd.pointer(heights), simd.pointer(widths)
+        planes = ONE if deep else z
+        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, False)
+        if deep:
+            share_scratch, count = repeated(d, by_column, w)
+            divisors = (by_row, simd.pointer(share_scratch), count)
+            more = (planes, wide, wide_dp, s, None)
+            sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge_sums, divisors, None)
+        else:
+            share_scratch = shared(z, h, w, wide, by_row, by_column)
+            more = (planes, wide, wide_dp, s, (simd.pointer(share_scratch), by_row))
+            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
+        simd.keep((arrays, share_scratch))
+
+    body.__name__ = f"avg_pool_flat{'-deep' * deep}"
+    return Kernel(body, writes=1)
+
+
+@inline
+def shared(z, h, w, d, heights, widths):
+    """Return, as scratch, what the sums of planes are divided by, or, in a band, those of rows but for the height."""
     lanes, line, rows = simd.lanes(d), w.input, z.input * h.input
     band = in_bands(z, h, w)
     plane = line if band else rows * line
     size = max(BAND if band else RUN, plane)
-    share_scratch = simd.scratch(d, size + lanes)
-    shares, by_row, by_column = simd.pointer(share_scratch), simd.pointer(heights), simd.pointer(widths)
+    scratch = simd.scratch(d, size + lanes)
+    shares = simd.pointer(scratch)
     for at in range(0, plane, line):
-        height = simd.splat(d, 1 if band else by_row[at // line])
+        height = simd.splat(d, 1 if band else heights[at // line])
         for i in range(0, line, lanes):
-            v = simd.load_between(d, by_column, i, 0, line - i)
-            simd.store_before(shares, at + i, v * height, share_scratch.size)
+            v = simd.load_between(d, widths, i, 0, line - i)
+            simd.store_before(shares, at + i, v * height, scratch.size)
     at = plane
     while at < size:
         simd.copy(shares, at, shares, 0, min(plane, size - at))
         at += plane
-    more = (shares, by_row)
-    sweep(start, stop, z, h, w, d, dp, x, simd.pointer(y), None, None, sum_asked, sum_all, divide, more)
-    simd.keep((share_scratch,))
+    return scratch

@@ -22,6 +22,35 @@ def outranks(v, best, careful):
     return v > best
 
 
+@inline
+def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+    """Take the maxima of what was pooled of each slice; return whether there was a NaN."""
+    d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
+    lanes, size = simd.lanes(d), h.places * w.places
+    count = slices.rows * w.output
+    end = slices.into + count
+    nan = simd.is_nan(simd.splat(d, 0))
+    for i in range(0, count, lanes):
+        best = simd.load(d, kept, slices.offsets[0] + i)
+        nan = nan | simd.is_nan(best)
+        at = simd.splat(dp, 0)
+        if positions is not None:
+            at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
+        for k in range(1, slices.many):
+            simd.rolled()
+            other = simd.load(d, kept, slices.offsets[k] + i)
+            nan = nan | simd.is_nan(other)
+            better = outranks(other, best, careful)
+            best = simd.select(better, other, best)
+            if positions is not None:
+                other_at = simd.load(dp, kept_at, slices.offsets[k] + i) + simd.splat(dp, (slices.first + k) * size)
+                at = simd.select(better, other_at, at)
+        simd.store_before(values, slices.into + i, best, end)
+        if positions is not None:
+            simd.store_before(positions, slices.into + i, at, end)
+    return simd.any_lane(nan)
+
+
 @cache
 def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
     """Return the kernel for windows that are `stride` columns apart: over three axes if deep, in long rows if long.
@@ -119,38 +148,17 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         return simd.any_lane(simd.is_nan(seen))
 
     @inline
-    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-        """Take the maxima of what was pooled of each slice; return whether there was a NaN."""
-        d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
-        lanes, size = simd.lanes(d), h.places * w.places
-        count = slices.rows * w.output
-        end = slices.into + count
-        nan = simd.is_nan(simd.splat(d, 0))
-        for i in range(0, count, lanes):
-            best = simd.load(d, kept, slices.offsets[0] + i)
-            nan = nan | simd.is_nan(best)
-            at = simd.splat(dp, 0)
-            if positions is not None:
-                at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
-            for k in range(1, slices.many):
-                simd.rolled()
-                other = simd.load(d, kept, slices.offsets[k] + i)
-                nan = nan | simd.is_nan(other)
-                better = outranks(other, best, careful)
-                best = simd.select(better, other, best)
-                if positions is not None:
-                    other_at = simd.load(dp, kept_at, slices.offsets[k] + i) + simd.splat(dp, (slices.first + k) * size)
-                    at = simd.select(better, other_at, at)
-            simd.store_before(values, slices.into + i, best, end)
-            if positions is not None:
-                simd.store_before(positions, slices.into + i, at, end)
-        return simd.any_lane(nan)
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+        """Pool rows of planes."""
+        d = more[0]
+        wide = simd.widened(d, many)
+        sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        dp, wide = simd.position_tag(d, argmax), simd.widened(d, many)
+        dp = simd.position_tag(d, argmax)
         # Of each window that may begin in the padding, the first place that is an element.
         first_scratch = simd.scratch(dp, w.before + simd.lanes(d))
         firsts = simd.pointer(first_scratch)
@@ -158,10 +166,11 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
             firsts[i] = max(0, w.before - i * w.stride)
         more = (d, dp, firsts)
         if deep:
-            sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, simd.nans(d), more, long)
+            sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge, None, simd.nans(d))
         else:
-            elements, source, values, positions = simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax)
-            sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
+            pool_rows(
+                start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more
+            )
         simd.keep((first_scratch,))
 
     body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"

@@ -146,10 +146,11 @@ class Slices(NamedTuple):
 
 
 @inline
-def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, nans, more, long):
-    """Do as `sweep` does for windows of three axes: `pool` each slice once, keep that, and `merge` what windows have.
+def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, merge, merge_more, nans):
+    """Pool the rows of x from start to stop by windows of three axes: each slice once, kept and merged to windows.
 
-    `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more)` returns the same as `pool`. Kept are
+    `pool(start, stop, h, w, elements, source, values, positions, more)` does so with the rows of slices, and
+    `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more)` returns whether it met a NaN. Kept are
     as many rows of as many slices as fill a part of L2, in a ring. A range that begins amid a plane pools the slices
     before it once more; so do bands of rows with the few that they share.
     """
@@ -192,9 +193,9 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
                         slot = pooled % ring
                         count = min(until - pooled, ring - slot) if band == h.output else 1
                         shift = (slot * band - top - pooled * h.output) * w.output
-                        sweep(
-                            pooled * h.output + top, (pooled + count - 1) * h.output + bottom, h, w, d, wide, elements,
-                            source, simd.offset(kept, shift), simd.offset(kept_at, shift), pool, nans, more, long,
+                        pool(
+                            pooled * h.output + top, (pooled + count - 1) * h.output + bottom, h, w, elements, source,
+                            simd.offset(kept, shift), simd.offset(kept_at, shift), pool_more,
                         )  # fmt: skip
                         pooled += count
                 for k in range(near, far):
@@ -203,7 +204,7 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
                 into = (plane * lines + line) * w.output
                 slices = Slices(offsets, far - near, near, line, lower - upper, into)
                 if nans is None:
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, more)
-                elif merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, more):
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, True, more)
+                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
+                elif merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more):
+                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, True, merge_more)
     simd.keep((kept_scratch, kept_at_scratch, offsets_table))
