@@ -16,6 +16,7 @@ from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
 from fastpool.kernels.geometry import axes, ceil_div, layout, meet, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.rows import MERGED
 from fastpool.kernels.tile import SHARED
 
 #: The sums of about so many windows are divided at a time.
@@ -26,7 +27,7 @@ DIVIDED = 1 << 10
 def repeated(d, widths, w):
     """Return the widths of some rows, one after the other, as scratch, and how many rows these are."""
     count = max(1, DIVIDED // w.output)
-    scratch = simd.scratch(d, count * w.output + simd.lanes(d))
+    scratch = simd.scratch(d, count * w.output + MERGED * simd.lanes(d))
     for row in range(count):
         simd.copy(simd.pointer(scratch), row * w.output, widths, 0, w.output)
     return scratch, count
@@ -35,6 +36,7 @@ def repeated(d, widths, w):
 @inline
 def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
     """Add up what there is of each slice, and divide it: as many rows at a time as are divided by the same."""
+    d = simd.widened(d, MERGED)
     heights, widths, most = more
     row = 0
     while row < slices.rows:
@@ -120,7 +122,7 @@ def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
     def pool_rows(start, stop, h, w, elements, source, values, positions, more):
         """Pool rows of planes."""
         d = more[0]
-        rows.sweep(
+        return rows.sweep(
             start, stop, h, w, d, simd.widened(d, many), elements, source, values, positions, pool, None, more, long
         )
 

@@ -164,13 +164,21 @@ class Places(NamedTuple):
     distances: Any  # as pointers
     asked: Any
     pitch: int  # from what is asked of one place to that of the next; behind the last comes the first that is there
+    period: int  # elements so far apart ask for the same
     worth: int  # what a place counts for in positions
+
+
+@inline
+def further(places, at, lanes):
+    """Return where what is asked for by the next vector is."""
+    at += lanes
+    return at - places.period if at >= places.period else at
 
 
 @inline
 def ask_first(d, places, others):
     """Put behind what is asked for the position of the first place that each lane has, with that among others."""
-    behind = places.number * places.pitch
+    behind, at = places.number * places.pitch, 0
     for i in range(0, places.pitch - simd.lanes(d), simd.lanes(d)):
         first = simd.load(d, places.asked, i)
         for k in range(1, places.number):
@@ -179,7 +187,8 @@ def ask_first(d, places, others):
             first = simd.select(place < first, place, first)
         first = first * simd.splat(d, places.worth)
         if others is not None:
-            first = first + simd.load(d, others.asked, others.number * others.pitch + i)
+            first = first + simd.load(d, others.asked, others.number * others.pitch + at)
+            at = further(others, at, simd.lanes(d))
         simd.store(places.asked, behind + i, first)
 
 
@@ -237,17 +246,19 @@ def alike(a, first_row, most):
 
 @inline
 def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, finish, more):
-    """Reduce s.across, all rows that were s.taken, then down."""
+    """Reduce across, all rows that were taken, then down."""
     lanes, line = simd.lanes(d), w.input
+    asked = 0
     for i in range(run.low, run.high, lanes):
-        v, at = asked_for(d, dp, s.taken, None, i, s.across, positions, careful)
+        v, at = asked_for(d, dp, s.taken, None, i, s.across, asked, positions, careful)
+        asked = further(s.across, asked, lanes)
         simd.store(s.kept, i, v)
         if positions is not None:
             simd.store(s.kept_at, i, at)
     if not run.band:
         shift, end = run.first * line, run.end * line
         for i in range(run.begin * line - shift, end - shift, lanes):
-            v, at = asked_for(d, dp, s.kept, s.kept_at, i, s.down, positions, careful)
+            v, at = asked_for(d, dp, s.kept, s.kept_at, i, s.down, i, positions, careful)
             simd.store_before(values, shift + i, finish(d, v, i, -1, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
@@ -273,16 +284,21 @@ def scratch(z, h, w, d, dp, size, wanted):
     halo = (h.places - 1) * h.dilation if band else 0
     height = BAND // line if band else max(1, min(RUN, size) // (rows * line)) * rows
     margin = line if band else rows * line
-    pitch = (height + halo) * line + 2 * lanes
+    # Across, rows ask for the same: of those of which some fill vectors, the table has some.
+    period = line * ceil_div(lanes, line)
+    while period % lanes > 0 and period < RUN:
+        period += line
+    run = period + line * ceil_div(lanes, line)
+    across_pitch, pitch = run + 2 * lanes, (height + halo) * line + 2 * lanes
     table = np.empty(w.places + downs, np.int64)
-    asked_scratch = simd.scratch(dp, (w.places + 1 + (0 if band else downs + 1)) * pitch)
-    across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), pitch, 1)
-    down_asked = simd.offset(across.asked, (w.places + 1) * pitch)
-    down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, w.places)
+    asked_scratch = simd.scratch(dp, (w.places + 1) * across_pitch + (0 if band else (downs + 1) * pitch))
+    across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), across_pitch, period, 1)
+    down_asked = simd.offset(across.asked, (w.places + 1) * across_pitch)
+    down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, pitch, w.places)
     # Places that no window has are read, too.
     for k in range(w.places):
         distance = k * w.dilation - w.before
-        ask_planes(dp, across.asked, k * pitch, pitch, pitch - 2 * lanes, 1, 1, line, 0, 0, -distance, k)
+        ask_planes(dp, across.asked, k * across_pitch, across_pitch, run, 1, 1, line, 0, 0, -distance, k)
         across.distances[k] = distance if abs(distance) < line else 0
     ask_first(dp, across, None)
     if not band:
@@ -304,13 +320,13 @@ def scratch(z, h, w, d, dp, size, wanted):
 def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, nans, asked_for, all_of, finish, more):
     """Reduce the windows of the rows from start to stop, counted over the planes of x.
 
-    `asked_for(d, dp, values, found, i, places, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
+    `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
     count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
-    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`.
+    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`; return whether there was any.
     """
     line, rows = w.input, z.input * h.input
     above, below = (h.before, (h.places - 1) * h.dilation - h.before) if s.band else (0, 0)
-    row = start
+    row, met = start, False
     while row < stop:
         top = row - row % rows
         if s.band:
@@ -329,6 +345,8 @@ def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, n
         else:
             passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
         row = end
+        met = met or careful
+    return met
 
 
 @inline
@@ -338,17 +356,17 @@ def in_bands(z, h, w):
 
 
 @inline
-def largest_asked(d, dp, values, found, i, places, positions, careful):
-    """Return the largest of the values around i that are asked for, and, where positions are wanted, that of it.
+def largest_asked(d, dp, values, found, i, places, at, positions, careful):
+    """Return the largest of the values around i that are asked for, at `at`, and, if wanted, the position of it.
 
     That is what was `found` of it before, if anything was, and what its place counts for.
     """
-    best, best_at = simd.splat(d, simd.lowest(d)), simd.load(dp, places.asked, places.number * places.pitch + i)
+    best, best_at = simd.splat(d, simd.lowest(d)), simd.load(dp, places.asked, places.number * places.pitch + at)
     for k in range(places.number):
         simd.rolled()
         source = i + places.distances[k]
         v = simd.load(d, values, source)
-        asked = simd.load(dp, places.asked, k * places.pitch + i) == simd.splat(dp, k)
+        asked = simd.load(dp, places.asked, k * places.pitch + at) == simd.splat(dp, k)
         better = outranks(v, best, careful) & asked
         best = simd.select(better, v, best)
         if positions is not None:
@@ -388,9 +406,9 @@ def max_pool_flat(deep: bool) -> Kernel:
 
     @inline
     def pool_rows(start, stop, h, w, elements, source, values, positions, more):
-        """Pool rows of planes."""
+        """Pool rows of planes; return whether there was a NaN."""
         z, d, dp, s = more
-        sweep(
+        return sweep(
             start, stop, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), largest_asked, largest,
             unchanged, None,
         )  # fmt: skip
@@ -417,12 +435,12 @@ def max_pool_flat(deep: bool) -> Kernel:
 
 
 @inline
-def sum_asked(d, dp, values, found, i, places, positions, careful):
-    """Return the sum of the values around i that are asked for."""
+def sum_asked(d, dp, values, found, i, places, at, positions, careful):
+    """Return the sum of the values around i that are asked for, at `at`."""
     total = simd.splat(d, 0)
     for k in range(places.number):
         simd.rolled()
-        asked = simd.load(dp, places.asked, k * places.pitch + i) == simd.splat(dp, k)
+        asked = simd.load(dp, places.asked, k * places.pitch + at) == simd.splat(dp, k)
         total = simd.select(asked, total + simd.load(d, values, i + places.distances[k]), total)
     return total, None
 
@@ -454,15 +472,10 @@ def avg_pool_flat(deep: bool) -> Kernel:
     def pool_rows(start, stop, h, w, elements, source, values, positions, more):
         """Pool rows of planes; of slices, add up only."""
         z, d, dp, s, divisors = more
-        if deep:
-            sweep(
-                start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all, unchanged, None
-            )
-        else:
-            sweep(
-                start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all, divide,
-                divisors,
-            )  # fmt: skip
+        return sweep(
+            start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all,
+            unchanged if deep else divide, divisors,
+        )  # fmt: skip
 
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the rows of x from start to stop, counted over its planes."""

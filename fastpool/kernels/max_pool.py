@@ -24,22 +24,19 @@ def outranks(v, best, careful):
 
 @inline
 def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-    """Take the maxima of what was pooled of each slice; return whether there was a NaN."""
+    """Take the maxima of what was pooled of each slice."""
     d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
     lanes, size = simd.lanes(d), h.places * w.places
     count = slices.rows * w.output
     end = slices.into + count
-    nan = simd.is_nan(simd.splat(d, 0))
     for i in range(0, count, lanes):
         best = simd.load(d, kept, slices.offsets[0] + i)
-        nan = nan | simd.is_nan(best)
         at = simd.splat(dp, 0)
         if positions is not None:
             at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
         for k in range(1, slices.many):
             simd.rolled()
             other = simd.load(d, kept, slices.offsets[k] + i)
-            nan = nan | simd.is_nan(other)
             better = outranks(other, best, careful)
             best = simd.select(better, other, best)
             if positions is not None:
@@ -48,8 +45,6 @@ def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
         simd.store_before(values, slices.into + i, best, end)
         if positions is not None:
             simd.store_before(positions, slices.into + i, at, end)
-    return simd.any_lane(nan)
-
 
 @cache
 def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
@@ -149,10 +144,10 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
 
     @inline
     def pool_rows(start, stop, h, w, elements, source, values, positions, more):
-        """Pool rows of planes."""
+        """Pool rows of planes; return whether there was a NaN."""
         d = more[0]
         wide = simd.widened(d, many)
-        sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
+        return sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""

@@ -78,6 +78,7 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if that is not
     None, from `part.into` on and every further row after w.output elements. It returns whether it met one of the
     `nans`, which cost it more: then it is called again, to be careful with them. None are met where `nans` is None.
+    Return whether any was.
     """
     lanes, wide_lanes = simd.lanes(d), simd.lanes(wide)
     rows = max(1, GROUP // (h.stride * w.input * source.item))
@@ -86,6 +87,7 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
     alone = w.output <= outputs
     ascending = 0 <= h.input * source.row_step <= source.inner_step
     ascending = ascending and source.inner * source.inner_step <= source.outer_step
+    met = False
     share = 0
     if source.nbytes >= FAR:
         share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
@@ -130,8 +132,10 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
                 pool(elements, source, h, w, part, values, positions, False, more)
             elif pool(elements, source, h, w, part, values, positions, False, more):
                 pool(elements, source, h, w, part, values, positions, True, more)
+                met = True
             ahead += share * vectors * count
             i += vectors * outputs
+    return met
 
 
 class Slices(NamedTuple):
@@ -150,7 +154,8 @@ def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, mer
     """Pool the rows of x from start to stop by windows of three axes: each slice once, kept and merged to windows.
 
     `pool(start, stop, h, w, elements, source, values, positions, more)` does so with the rows of slices, and
-    `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more)` returns whether it met a NaN. Kept are
+    returns whether it met one of the `nans`; then `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful,
+    more)` is careful with what that slice and those before it take part in. Kept are
     as many rows of as many slices as fill a part of L2, in a ring. A range that begins amid a plane pools the slices
     before it once more; so do bands of rows with the few that they share.
     """
@@ -163,6 +168,7 @@ def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, mer
     size = band * w.output
     # Of small slices, many are pooled at a time, unless there are some between windows.
     ring = max(span, min(z.input, room // size)) if band == h.output and z.stride <= span else span
+    alike = z.stride == 1 and band == h.output
     kept_scratch = simd.scratch(d, ring * size + MERGED * simd.lanes(d))
     kept_at_scratch = simd.scratch(dp, 0 if argmax is None else ring * size + MERGED * simd.lanes(d))
     kept, kept_at = simd.pointer(kept_scratch), simd.beside(argmax, simd.pointer(kept_at_scratch))
@@ -178,14 +184,16 @@ def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, mer
         limit = min(z.input, (end - 1) * z.stride - z.before + span)
         for top in range(0, h.output, band):
             bottom = min(h.output, top + band)
-            pooled = 0
-            for out in range(begin, end):
+            pooled, doubtful = 0, -1
+            out = begin
+            while out < end:
                 upper, lower = max(top, first - out * h.output), min(bottom, last - out * h.output)
-                if upper >= lower:
-                    continue
-                front = out * z.stride - z.before
+                number, front = out, out * z.stride - z.before
                 near, far = places_inside(z, front)
                 oldest = max(0, front)
+                out += 1
+                if upper >= lower:
+                    continue
                 if pooled < front + (far - 1) * z.dilation + 1:
                     pooled = max(pooled, oldest)
                     until = min(limit, oldest + ring)
@@ -193,18 +201,29 @@ def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, mer
                         slot = pooled % ring
                         count = min(until - pooled, ring - slot) if band == h.output else 1
                         shift = (slot * band - top - pooled * h.output) * w.output
-                        pool(
+                        met = pool(
                             pooled * h.output + top, (pooled + count - 1) * h.output + bottom, h, w, elements, source,
                             simd.offset(kept, shift), simd.offset(kept_at, shift), pool_more,
                         )  # fmt: skip
                         pooled += count
+                        if met:
+                            doubtful = pooled - 1
+                # Where windows of the same places follow each other in the ring, they are one run.
+                newest = front + (z.kernel - 1) * z.dilation
+                if alike and lower - upper == h.output and front >= 0:
+                    while out < end and newest + 1 < pooled and (newest + 1) % ring >= span and last >= (out + 1) * h.output:
+                        newest += 1
+                        out += 1
+                        lower += h.output
                 for k in range(near, far):
                     offsets[k - near] = (front + k * z.dilation) % ring * size + (upper - top) * w.output
-                line = out * h.output + upper
+                line = number * h.output + upper
                 into = (plane * lines + line) * w.output
                 slices = Slices(offsets, far - near, near, line, lower - upper, into)
                 if nans is None:
                     merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
-                elif merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more):
+                elif oldest <= doubtful:
                     merge(d, dp, kept, kept_at, slices, h, w, values, positions, True, merge_more)
+                else:
+                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
     simd.keep((kept_scratch, kept_at_scratch, offsets_table))
