@@ -23,7 +23,7 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.avg_pool import merge as merge_sums
 from fastpool.kernels.avg_pool import repeated
-from fastpool.kernels.geometry import Axis, axes, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.max_pool import merge as merge_maxima
 from fastpool.kernels.max_pool import outranks
@@ -39,8 +39,6 @@ NEVER = 255
 VECTORS = 2
 #: So many elements of small planes are taken at a time, and of others, which have more than SMALL, in a band of rows.
 RUN, SMALL, BAND = 1 << 10, 1 << 9, 1 << 13
-#: The first axis of a slice.
-ONE = Axis(1, 1, 1, 1, 1, 0, 1)
 #: Planes are small if a table of so many bytes holds what to ask for.
 ASKED = 1 << 15
 
@@ -204,7 +202,7 @@ class Run(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What some planes, or a band of one's rows, are copied to and reduced across in, and what is asked for meanwhile."""
+    """What some planes, or a band of one's rows, are copied to and reduced in, and what is asked for."""
 
     across: Places
     down: Places
@@ -269,7 +267,9 @@ def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, f
         shift, end = row * line, (row + size) * line
         top = (row - run.first + first * h.dilation) * line
         for i in range(0, size * line, lanes):
-            v, at = all_of(d, dp, s.kept, s.kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful)
+            v, at = all_of(
+                d, dp, s.kept, s.kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful
+            )
             simd.store_before(values, shift + i, finish(d, v, i, row % h.input, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
@@ -320,9 +320,10 @@ def scratch(z, h, w, d, dp, size, wanted):
 def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, nans, asked_for, all_of, finish, more):
     """Reduce the windows of the rows from start to stop, counted over the planes of x.
 
-    `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
-    count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
-    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`; return whether there was any.
+    `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step,
+    first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
+    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`. Return
+    whether there may be any.
     """
     line, rows = w.input, z.input * h.input
     above, below = (h.before, (h.places - 1) * h.dilation - h.before) if s.band else (0, 0)
@@ -405,9 +406,9 @@ def max_pool_flat(deep: bool) -> Kernel:
     """Return the kernel: if deep, for volumes of which each slice is pooled once."""
 
     @inline
-    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
         """Pool rows of planes; return whether there was a NaN."""
-        z, d, dp, s = more
+        d, dp, s = more
         return sweep(
             start, stop, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), largest_asked, largest,
             unchanged, None,
@@ -419,15 +420,12 @@ def max_pool_flat(deep: bool) -> Kernel:
         d = simd.tag(x)
         dp = simd.position_tag(d, argmax)
         wide, wide_dp = simd.widened(d, VECTORS), simd.widened(dp, VECTORS)
-        planes = ONE if deep else z
-        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, argmax is not None)
-        more = (planes, wide, wide_dp, s)
+        s, arrays = scratch(ONE if deep else z, h, w, wide, wide_dp, x.size, argmax is not None)
+        more = (wide, wide_dp, s)
         if deep:
             sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge_maxima, None, simd.nans(d))
         else:
-            pool_rows(
-                start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more
-            )
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
         simd.keep(arrays)
 
     body.__name__ = f"max_pool_flat{'-deep' * deep}"
@@ -469,9 +467,9 @@ def avg_pool_flat(deep: bool) -> Kernel:
     """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
 
     @inline
-    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
         """Pool rows of planes; of slices, add up only."""
-        z, d, dp, s, divisors = more
+        d, dp, s, divisors = more
         return sweep(
             start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all,
             unchanged if deep else divide, divisors,
@@ -483,17 +481,16 @@ def avg_pool_flat(deep: bool) -> Kernel:
         d = simd.tag(x)
         wide, wide_dp = simd.widened(d, VECTORS), simd.widened(simd.position_tag(d, None), VECTORS)
         by_row, by_column = simd.pointer(heights), simd.pointer(widths)
-        planes = ONE if deep else z
-        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, False)
+        s, arrays = scratch(ONE if deep else z, h, w, wide, wide_dp, x.size, False)
         if deep:
             share_scratch, count = repeated(d, by_column, w)
             divisors = (by_row, simd.pointer(share_scratch), count)
-            more = (planes, wide, wide_dp, s, None)
+            more = (wide, wide_dp, s, None)
             sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge_sums, divisors, None)
         else:
             share_scratch = shared(z, h, w, wide, by_row, by_column)
-            more = (planes, wide, wide_dp, s, (simd.pointer(share_scratch), by_row))
-            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
+            more = (wide, wide_dp, s, (simd.pointer(share_scratch), by_row))
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
         simd.keep((arrays, share_scratch))
 
     body.__name__ = f"avg_pool_flat{'-deep' * deep}"

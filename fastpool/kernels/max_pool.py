@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import axes, layout, places_inside
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import MERGED, ask, sweep, sweep_slices
+from fastpool.kernels.rows import MERGED, ask, beside, sweep, sweep_slices
 
 
 @inline
@@ -46,11 +46,12 @@ def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
         if positions is not None:
             simd.store_before(positions, slices.into + i, at, end)
 
-@cache
-def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart: over three axes if deep, in long rows if long.
 
-    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
+@cache
+def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kernel:
+    """Return the kernel for windows `stride` columns apart, over three axes if deep or kept, in long rows if long.
+
+    It reads `many` vectors at a time. See `fastpool.kernels.rows`.
     """
 
     @inline
@@ -88,7 +89,7 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         return best, at
 
     @inline
-    def pool(elements, source, h, w, part, values, positions, careful, more):
+    def pool(elements, source, z, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group; return whether there was a NaN."""
         d, dp, firsts = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
@@ -96,42 +97,46 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base = plane_offset(source, plane) + part.column
-        step = h.dilation * source.row_step
+        base, near, count = beside(source, z, h, plane, deep)
+        step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
         for _ in range(part.rows):
-            ask(d, elements, ahead, part.share)
+            for k in range(count):
+                ask(d, elements, ahead + k * slice_step, part.share)
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * source.row_step
+            offset = base + part.column + (top + first * h.dilation) * source.row_step
             for j in range(part.vectors if long else 1):
                 simd.rolled()
                 at, target = offset + j * part.step * stride, into + j * part.step
                 if positions is None:
                     v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
                     seen = seen + v
-                    for _ in range(first + 1, last):
-                        simd.rolled()
-                        at += step
-                        other = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
-                        seen = seen + other
-                        v = simd.select(outranks(other, v, careful), other, v)
+                    for i in range(count):
+                        for k in range(1 if i == 0 else 0, last - first):
+                            simd.rolled()
+                            there = at + i * slice_step + k * step
+                            other = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
+                            seen = seen + other
+                            v = simd.select(outranks(other, v, careful), other, v)
                     best, _ = across(d, dp, v, w.kernel, first_at, careful)
                 else:
-                    place = first * w.places
+                    place = (near * h.places + first) * w.places
                     best, best_at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
-                    for _ in range(first, last):
-                        simd.rolled()
-                        v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
-                        seen = seen + v
-                        at += step
-                        other, other_at = across(d, dp, v, w.kernel, first_at, careful)
-                        better = outranks(other, best, careful)
-                        best = simd.select(better, other, best)
-                        best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
-                        place += w.places
+                    for i in range(count):
+                        for k in range(last - first):
+                            simd.rolled()
+                            there = at + i * slice_step + k * step
+                            v = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
+                            seen = seen + v
+                            other, other_at = across(d, dp, v, w.kernel, first_at, careful)
+                            better = outranks(other, best, careful)
+                            best = simd.select(better, other, best)
+                            best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
+                            place += w.places
+                        place += (h.places - last + first) * w.places
                     simd.store_first(positions, target, best_at, part.outputs)
                 simd.store_first(values, target, best, part.outputs)
             into += w.output
@@ -139,15 +144,17 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
             if out == h.output:
                 out = 0
                 plane += 1
-                base = plane_offset(source, plane) + part.column
+                base, near, count = beside(source, z, h, plane, deep)
         return simd.any_lane(simd.is_nan(seen))
 
     @inline
-    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
         """Pool rows of planes; return whether there was a NaN."""
         d = more[0]
         wide = simd.widened(d, many)
-        return sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
+        return sweep(
+            start, stop, z, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, deep, long
+        )
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
@@ -160,13 +167,11 @@ def max_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
         more = (d, dp, firsts)
-        if deep:
+        if kept:
             sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge, None, simd.nans(d))
         else:
-            pool_rows(
-                start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more
-            )
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
         simd.keep((first_scratch,))
 
-    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
+    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-kept' * kept}{'-long' * long}"
     return Kernel(body, writes=2)
