@@ -20,10 +20,12 @@ BENCH = ["--bench", r"max_pool\.\w+\.time_by_shape\('fastpool(, out=)?', 'incept
 
 def slower(source: str) -> str:
     """Have the kernel do 3 of every 10 rows a second time."""
-    again = r"\g<0>\n\g<indent>sweep(start, start + 3 * (stop - start) // 10\g<rest>"
-    planted, count = re.subn(r"^(?P<indent> +)sweep\(start, stop(?P<rest>, .*\))$", again, source, flags=re.MULTILINE)
+    again = r"\g<0>\n\g<indent>pool_rows(start, start + 3 * (stop - start) // 10\g<rest>"
+    planted, count = re.subn(
+        r"^(?P<indent> +)pool_rows\(start, stop(?P<rest>, .*\))$", again, source, flags=re.MULTILINE
+    )
     if count != 1:
-        raise ValueError(f"{KERNEL} has {count} calls of sweep on one line, not 1")
+        raise ValueError(f"{KERNEL} has {count} calls of pool_rows on one line, not 1")
     return planted
 
 

@@ -1454,7 +1454,7 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 class _Kernels:
     """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
 
-    flat: Kernel
+    flat: Callable[[bool], Kernel]
     small: Callable[..., Kernel]
     large: Kernel
     pixels: Kernel
@@ -1548,16 +1548,16 @@ def _planned(
     """Plan a pooling: that with divisors is an average, any other a maximum, the positions of which may be wanted."""
     leading, spatial, trailing = arguments.split(shape, data_format, ndim, "x")
     w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
-    kernel, stride, dilation = w.in_row
+    kernel, stride, _ = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif prod(shape) >= FLATTENED and flat.suits(w):
-        chosen = kernels.flat
-    elif kernel <= rows.WIDEST and stride <= rows.FURTHEST and dilation == 1 and _kept(w):
-        span = (w.output[-1] - 1) * stride + kernel
-        long = w.output[-1] >= rows.LONG
-        overlap = {"overlap": True} if wanted and not long and w.rows_overlap else {}
-        chosen = kernels.small(stride, rows.vectors(stride, span), ndim == 3, long, **overlap)
+        chosen = kernels.flat(flat.by_slices(w))
+    elif rows.suits(w):
+        span, kept = (w.output[-1] - 1) * stride + kernel, rows.keeps(w)
+        many, deep, long = rows.vectors(stride, span), ndim == 3 and not kept, w.output[-1] >= rows.LONG
+        overlap = {"overlap": True} if wanted and not deep and not long and w.rows_overlap else {}
+        chosen = kernels.small(stride, many, deep, kept, long, **overlap)
     else:
         chosen = kernels.large
     pooled = leading + w.output + trailing
@@ -1686,11 +1686,6 @@ def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, *
     blocks, images = Given((c, w.taps, n, length), dtype, (0, 2, 1, 3)), Given(shape, dtype, (1, 0, 2, 3))
     nbytes = prod(cols) * dtype.itemsize
     return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, (blocks,), (images,))
-
-
-def _kept(w: Window) -> bool:
-    """Whether a few rows of all slices that a window reaches over, if it has three axes, can be kept."""
-    return len(w.input) < 3 or ((w.kernel_size[0] - 1) * w.dilation[0] + 1) * w.output[-1] <= rows.KEPT // 16
 
 
 def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:

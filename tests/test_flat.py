@@ -100,6 +100,17 @@ def test_all_together(data):
     compare(x, kernel_size, padding, dilation, data.draw(st.booleans()))
 
 
+@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (2, 3, 1), (5, 1, 3)])
+@pytest.mark.parametrize("shape", [(6, 14, 15), (9, 12, 10), (3, 40, 30), (70, 8, 130), (3, 130, 170)])
+def test_volumes(shape, kernel_size):
+    """Slices of small planes and in bands, as many as are kept at a time, and more."""
+    for turn, dilation in enumerate([(1, 1, 1), (2, 2, 3)]):
+        reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
+        if all(r < n for r, n in zip(reach, shape)):
+            padding = tuple(((r + turn) // 2, r - (r + turn) // 2) for r in reach)
+            compare(planes(shape, turn), kernel_size, padding, dilation, bool(turn))
+
+
 @pytest.mark.parametrize("axes", [(1, 0, 2, 3), (0, 1, 3, 2), (3, 2, 1, 0)])
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (2, 3, 30, 31)])
 def test_transposed_axes(shape, axes):
@@ -124,11 +135,31 @@ def test_any_ranges_of_rows(height, width):
     before = numba.get_num_threads()
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
     try:
-        flat.max_pool_flat(x.size // width, 1 << 40, w.geometry, x, y, argmax)
-        flat.avg_pool_flat(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
+        flat.max_pool_flat(False)(x.size // width, 1 << 40, w.geometry, x, y, argmax)
+        flat.avg_pool_flat(False)(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
     finally:
         numba.set_num_threads(before)
     expected = reference.max_pool2d(x, 3, 1, 1, return_argmax=True)
     same_values(y, expected[0])
     same_values(argmax, expected[1])
     same_bits(averages, fastpool.avg_pool2d(x, 3, 1, 1))
+
+
+def test_ranges_that_begin_amid_a_volume():
+    x = planes((11, 13, 14), 5)[:3]
+    expected = fastpool.max_pool3d(x, 3, 1, 1, return_argmax=True), fastpool.avg_pool3d(x, 3, 1, 1)
+    w = window((11, 13, 14), 3, 1, 1, 1)
+    given = x.reshape(1, 3, 11 * 13, 14)
+    argmax = np.empty(given.shape, np.uint8)
+    y, averages = np.empty_like(given), np.empty_like(given)
+    divisors = np.full((1, 1, 1, 143), 9.0, x.dtype), np.full((1, 1, 1, 14), 3.0, x.dtype)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    try:
+        flat.max_pool_flat(True)(3 * 143, 1 << 40, w.geometry, given, y, argmax)
+        flat.avg_pool_flat(True)(3 * 143, 1 << 40, w.geometry, given, *divisors, averages)
+    finally:
+        numba.set_num_threads(before)
+    same_values(y.reshape(x.shape), expected[0][0])
+    same_values(argmax.reshape(x.shape), expected[0][1])
+    same_bits(averages.reshape(x.shape), expected[1])

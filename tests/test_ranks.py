@@ -99,6 +99,26 @@ def test_slices_that_are_kept(shape, stride):
     near(fastpool.avg_pool3d(x, **arguments), *expected, 3 + 2 + 3)
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [((2, 2, 2), 1), ((3, 1, 2), (2, 2, 1)), ((1, 2, 2), (3, 1, 1))])
+@pytest.mark.parametrize("shape", [(2, 9, 14, 15), (3, 2, 5, 6, 41), (2, 1, 7, 33)])
+def test_slices_side_by_side(shape, stride, dilation):
+    """Windows that begin and end in the padding, over slices and rows of several volumes; ties and NaN."""
+    x = drawn(shape, np.dtype("f"), "ties")
+    for bad in (x, np.where(drawn(shape, np.dtype("f")) > 1.5, np.float32(np.nan), x)):
+        for kernel_size in ((2, 2, 2), (3, 3, 3), (2, 3, 1)):
+            before = tuple(k - 1 for k in kernel_size)
+            arguments = {"kernel_size": kernel_size, "stride": stride, "padding": before, "dilation": dilation}
+            y, argmax = reference.max_pool3d(bad, **arguments, return_argmax=True)
+            fast, positions = fastpool.max_pool3d(bad, **arguments, return_argmax=True)
+            same(fast, y)
+            same_values(positions, argmax)
+            same(fastpool.max_pool3d(bad, **arguments), y)
+            for pad in (True, False):
+                expected = reference.avg_pool3d(and_magnitude(bad), **arguments, count_include_pad=pad)
+                y = fastpool.avg_pool3d(bad, **arguments, count_include_pad=pad)
+                near(y, *expected, sum(kernel_size))
+
+
 @given(pools())
 @settings(max_examples=70)
 def test_max_backward(case):

@@ -16,14 +16,49 @@ from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
 from fastpool.kernels.geometry import axes, ceil_div, layout, meet, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.rows import MERGED
 from fastpool.kernels.tile import SHARED
+
+#: The sums of about so many windows are divided at a time.
+DIVIDED = 1 << 10
+
+
+@inline
+def repeated(d, widths, w):
+    """Return the widths of some rows, one after the other, as scratch, and how many rows these are."""
+    count = max(1, DIVIDED // w.output)
+    scratch = simd.scratch(d, count * w.output + MERGED * simd.lanes(d))
+    for row in range(count):
+        simd.copy(simd.pointer(scratch), row * w.output, widths, 0, w.output)
+    return scratch, count
+
+
+@inline
+def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+    """Add up what there is of each slice, and divide it: as many rows at a time as are divided by the same."""
+    d = simd.widened(d, MERGED)
+    heights, widths, most = more
+    row = 0
+    while row < slices.rows:
+        height, count = heights[slices.line + row], 1
+        while count < min(most, slices.rows - row) and heights[slices.line + row + count] == height:
+            count += 1
+        at, into, share = row * w.output, slices.into + row * w.output, simd.splat(d, height)
+        row += count
+        for i in range(0, count * w.output, simd.lanes(d)):
+            total = simd.load(d, kept, slices.offsets[0] + at + i)
+            for k in range(1, slices.many):
+                simd.rolled()
+                total = total + simd.load(d, kept, slices.offsets[k] + at + i)
+            divided = total / (simd.load(d, widths, i) * share)
+            simd.store_before(values, into + i, divided, into + count * w.output)
 
 
 @cache
-def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart: over three axes if deep, in long rows if long.
+def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kernel:
+    """Return the kernel for windows `stride` columns apart, over three axes if deep or kept, in long rows if long.
 
-    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`).
+    It reads `many` vectors at a time. See `fastpool.kernels.rows`.
     """
 
     @inline
@@ -47,57 +82,58 @@ def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         return total
 
     @inline
-    def pool(elements, source, h, w, part, values, positions, careful, more):
-        """Pool one vector of each row of a group; of deep windows, add up only."""
+    def pool(elements, source, z, h, w, part, values, positions, careful, more):
+        """Pool one vector of each row of a group; of slices that are kept, add up only."""
         d, heights, widths = more
         zero = simd.splat(simd.widened(d, many), 0)
         one = simd.splat(d, 1)
         width = simd.load_or(one, widths, part.first, 0, w.output - part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base = plane_offset(source, plane) + part.column
-        step = h.dilation * source.row_step
+        base, _, count = rows.beside(source, z, h, plane, deep)
+        line = plane % z.output * h.output + out if deep else out
+        step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         for _ in range(part.rows):
-            rows.ask(d, elements, ahead, part.share)
+            for k in range(count):
+                rows.ask(d, elements, ahead + k * slice_step, part.share)
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * source.row_step
+            offset = base + part.column + (top + first * h.dilation) * source.row_step
             for j in range(part.vectors if long else 1):
                 simd.rolled()
                 at, target, column = offset + j * part.step * stride, into + j * part.step, part.first + j * part.step
-                total = simd.load_where(part.inside, part.all_inside, zero, elements, at)
-                for _ in range(first + 1, last):
-                    simd.rolled()
-                    at += step
-                    total = total + simd.load_where(part.inside, part.all_inside, zero, elements, at)
+                total = zero
+                for i in range(count):
+                    there = at + i * slice_step
+                    rows_total = simd.load_where(part.inside, part.all_inside, zero, elements, there)
+                    for _ in range(first + 1, last):
+                        simd.rolled()
+                        there += step
+                        rows_total = rows_total + simd.load_where(part.inside, part.all_inside, zero, elements, there)
+                    total = rows_total if i == 0 else total + rows_total
                 result = across(d, total, w.kernel)
-                if not deep:
+                if not kept:
                     if long:
                         width = simd.load_or(one, widths, column, 0, w.output - column)
-                    result = result / (width * simd.splat(d, heights[out]))
+                    result = result / (width * simd.splat(d, heights[line]))
                 simd.store_first(values, target, result, part.outputs)
             into += w.output
             out += 1
+            line += 1
             if out == h.output:
                 out = 0
                 plane += 1
-                base = plane_offset(source, plane) + part.column
+                base, _, count = rows.beside(source, z, h, plane, deep)
+                line = plane % z.output * h.output if deep else 0
 
     @inline
-    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-        """Add up what there is of each slice, and divide it."""
-        _, heights, widths = more
-        one = simd.splat(d, 1)
-        for row in range(slices.rows):
-            height = simd.splat(d, heights[slices.line + row])
-            at, into = row * w.output, slices.into + row * w.output
-            for i in range(0, w.output, simd.lanes(d)):
-                total = simd.load(d, kept, slices.offsets[0] + at + i)
-                for k in range(1, slices.many):
-                    simd.rolled()
-                    total = total + simd.load(d, kept, slices.offsets[k] + at + i)
-                width = simd.load_or(one, widths, i, 0, w.output - i)
-                simd.store_before(values, into + i, total / (width * height), into + w.output)
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+        """Pool rows of planes."""
+        d = more[0]
+        return rows.sweep(
+            start, stop, z, h, w, d, simd.widened(d, many), elements, source, values, positions, pool, None, more,
+            deep, long,
+        )  # fmt: skip
 
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, D * H, W).
@@ -106,16 +142,16 @@ def avg_pool(stride: int, many: int, deep: bool, long: bool) -> Kernel:
         """
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        wide = simd.widened(d, many)
         more = (d, simd.pointer(heights), simd.pointer(widths))
-        if deep:
-            rows.sweep_slices(start, stop, z, h, w, d, d, wide, x, y, None, pool, merge, None, more, long)
+        if kept:
+            width_scratch, count = repeated(d, simd.pointer(widths), w)
+            divisors = (simd.pointer(heights), simd.pointer(width_scratch), count)
+            rows.sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge, divisors, None)
+            simd.keep((width_scratch,))
         else:
-            rows.sweep(
-                start, stop, h, w, d, wide, simd.pointer(x), layout(x), simd.pointer(y), None, pool, None, more, long
-            )
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
 
-    body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}"
+    body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-kept' * kept}{'-long' * long}"
     return Kernel(body, writes=1)
 
 

@@ -14,15 +14,20 @@ other small windows (`fastpool.kernels.rows`), and a third over maps of 7 x 7.
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axes, layout, places_inside, plane_offset
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.avg_pool import merge as merge_sums
+from fastpool.kernels.avg_pool import repeated
+from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.max_pool import merge as merge_maxima
 from fastpool.kernels.max_pool import outranks
+from fastpool.kernels.rows import sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -141,10 +146,13 @@ def suits(w: Window) -> bool:
     line = w.input[-1]
     if w.input != w.output or max(w.stride) > 1 or across + downs > MOST or (across > WIDEST and line > NARROW):
         return False
-    if len(w.input) == 3:
-        return prod(w.input) <= RUN
     reach = (w.kernel_size[-2] - 1) * w.dilation[-2] if len(w.input) > 1 else 0
     return max(1, reach) * line <= BAND // 4
+
+
+def by_slices(w: Window) -> bool:
+    """Return whether each slice of a volume is pooled once, which a small one is not worth."""
+    return len(w.input) == 3 and prod(w.input) > RUN
 
 
 class Places(NamedTuple):
@@ -154,13 +162,21 @@ class Places(NamedTuple):
     distances: Any  # as pointers
     asked: Any
     pitch: int  # from what is asked of one place to that of the next; behind the last comes the first that is there
+    period: int  # elements so far apart ask for the same
     worth: int  # what a place counts for in positions
+
+
+@inline
+def further(places, at, lanes):
+    """Return where what is asked for by the next vector is."""
+    at += lanes
+    return at - places.period if at >= places.period else at
 
 
 @inline
 def ask_first(d, places, others):
     """Put behind what is asked for the position of the first place that each lane has, with that among others."""
-    behind = places.number * places.pitch
+    behind, at = places.number * places.pitch, 0
     for i in range(0, places.pitch - simd.lanes(d), simd.lanes(d)):
         first = simd.load(d, places.asked, i)
         for k in range(1, places.number):
@@ -169,7 +185,8 @@ def ask_first(d, places, others):
             first = simd.select(place < first, place, first)
         first = first * simd.splat(d, places.worth)
         if others is not None:
-            first = first + simd.load(d, others.asked, others.number * others.pitch + i)
+            first = first + simd.load(d, others.asked, others.number * others.pitch + at)
+            at = further(others, at, simd.lanes(d))
         simd.store(places.asked, behind + i, first)
 
 
@@ -182,6 +199,18 @@ class Run(NamedTuple):
     low: int  # the elements of scratch that there are
     high: int
     band: bool
+
+
+class Scratch(NamedTuple):
+    """What some planes, or a band of one's rows, are copied to and reduced in, and what is asked for."""
+
+    across: Places
+    down: Places
+    height: int  # rows of the planes, or of the band
+    band: bool
+    taken: Any  # as pointers
+    kept: Any
+    kept_at: Any
 
 
 @inline
@@ -214,20 +243,20 @@ def alike(a, first_row, most):
 
 
 @inline
-def passes(
-    d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, careful, asked_for, all_of, finish, more
-):  # fmt: skip
+def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, finish, more):
     """Reduce across, all rows that were taken, then down."""
     lanes, line = simd.lanes(d), w.input
+    asked = 0
     for i in range(run.low, run.high, lanes):
-        v, at = asked_for(d, dp, taken, None, i, across, positions, careful)
-        simd.store(kept, i, v)
+        v, at = asked_for(d, dp, s.taken, None, i, s.across, asked, positions, careful)
+        asked = further(s.across, asked, lanes)
+        simd.store(s.kept, i, v)
         if positions is not None:
-            simd.store(kept_at, i, at)
+            simd.store(s.kept_at, i, at)
     if not run.band:
         shift, end = run.first * line, run.end * line
         for i in range(run.begin * line - shift, end - shift, lanes):
-            v, at = asked_for(d, dp, kept, kept_at, i, down, positions, careful)
+            v, at = asked_for(d, dp, s.kept, s.kept_at, i, s.down, i, positions, careful)
             simd.store_before(values, shift + i, finish(d, v, i, -1, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
@@ -238,7 +267,9 @@ def passes(
         shift, end = row * line, (row + size) * line
         top = (row - run.first + first * h.dilation) * line
         for i in range(0, size * line, lanes):
-            v, at = all_of(d, dp, kept, kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful)
+            v, at = all_of(
+                d, dp, s.kept, s.kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful
+            )
             simd.store_before(values, shift + i, finish(d, v, i, row % h.input, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
@@ -246,29 +277,28 @@ def passes(
 
 
 @inline
-def sweep(start, stop, z, h, w, d, dp, x, values, positions, nans, asked_for, all_of, finish, more):
-    """Reduce the windows of the rows from start to stop, counted over the planes of x.
-
-    `asked_for(d, dp, values, found, i, places, positions, careful)` and `all_of(d, dp, values, found, i, step, first,
-    count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
-    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`.
-    """
-    source, elements = layout(x), simd.pointer(x)
+def scratch(z, h, w, d, dp, size, wanted):
+    """Make scratch for reducing an array of so many elements, and fill its tables; return that, and its arrays."""
     lanes, line, rows, downs = simd.lanes(d), w.input, z.input * h.input, z.places * h.places
     band = in_bands(z, h, w)
-    above, below = (h.before, (h.places - 1) * h.dilation - h.before) if band else (0, 0)
-    height = BAND // line if band else max(1, min(RUN, x.size) // (rows * line)) * rows
+    halo = (h.places - 1) * h.dilation if band else 0
+    height = BAND // line if band else max(1, min(RUN, size) // (rows * line)) * rows
     margin = line if band else rows * line
-    pitch = (above + height + below) * line + 2 * lanes
+    # Across, rows ask for the same: of those of which some fill vectors, the table has some.
+    period = line * ceil_div(lanes, line)
+    while period % lanes > 0 and period < RUN:
+        period += line
+    run = period + line * ceil_div(lanes, line)
+    across_pitch, pitch = run + 2 * lanes, (height + halo) * line + 2 * lanes
     table = np.empty(w.places + downs, np.int64)
-    asked_scratch = simd.scratch(dp, (w.places + 1 + (0 if band else downs + 1)) * pitch)
-    across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), pitch, 1)
-    down_asked = simd.offset(across.asked, (w.places + 1) * pitch)
-    down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, w.places)
+    asked_scratch = simd.scratch(dp, (w.places + 1) * across_pitch + (0 if band else (downs + 1) * pitch))
+    across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), across_pitch, period, 1)
+    down_asked = simd.offset(across.asked, (w.places + 1) * across_pitch)
+    down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, pitch, w.places)
     # Places that no window has are read, too.
     for k in range(w.places):
         distance = k * w.dilation - w.before
-        ask_planes(dp, across.asked, k * pitch, pitch, pitch - 2 * lanes, 1, 1, line, 0, 0, -distance, k)
+        ask_planes(dp, across.asked, k * across_pitch, across_pitch, run, 1, 1, line, 0, 0, -distance, k)
         across.distances[k] = distance if abs(distance) < line else 0
     ask_first(dp, across, None)
     if not band:
@@ -278,40 +308,46 @@ def sweep(start, stop, z, h, w, d, dp, x, values, positions, nans, asked_for, al
             distance = (deep * h.input + low) * line
             down.distances[k] = distance if abs(distance) < rows * line else 0
         ask_first(dp, down, across)
-    scratch = simd.scratch(d, 2 * (pitch + 2 * margin))
-    kept_at_scratch = simd.scratch(dp, 0 if positions is None else pitch + 2 * margin)
-    taken = simd.offset(simd.pointer(scratch), margin)
+    copies = simd.scratch(d, 2 * (pitch + 2 * margin))
+    kept_at_scratch = simd.scratch(dp, pitch + 2 * margin if wanted else 0)
+    taken = simd.offset(simd.pointer(copies), margin)
     kept = simd.offset(taken, pitch + 2 * margin)
     kept_at = simd.offset(simd.pointer(kept_at_scratch), margin)
-    row = start
+    return Scratch(across, down, height, band, taken, kept, kept_at), (table, asked_scratch, copies, kept_at_scratch)
+
+
+@inline
+def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, nans, asked_for, all_of, finish, more):
+    """Reduce the windows of the rows from start to stop, counted over the planes of x.
+
+    `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step,
+    first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
+    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`. Return
+    whether there may be any.
+    """
+    line, rows = w.input, z.input * h.input
+    above, below = (h.before, (h.places - 1) * h.dilation - h.before) if s.band else (0, 0)
+    row, met = start, False
     while row < stop:
-        if band:
-            top = row - row % rows
-            first, end = row, min(stop, row + height, top + rows)
+        top = row - row % rows
+        if s.band:
+            first, end = row, min(stop, row + s.height, top + rows)
             upper, lower = max(top, row - above), min(top + rows, end + below)
         else:
-            first = upper = row - row % height
-            end, lower = min(stop, first + height), min(x.size // line, first + height)
+            first = upper = top
+            end, lower = min(stop, top + s.height), min(ceil_div(stop, rows) * rows, top + s.height)
         into = (upper - first + above) * line
-        careful = take(d, elements, source, upper, lower, line, rows, simd.offset(taken, into))
-        run = Run(first, row, end, into, into + (lower - upper) * line, band)
+        careful = take(d, elements, source, upper, lower, line, rows, simd.offset(s.taken, into))
+        run = Run(first, row, end, into, into + (lower - upper) * line, s.band)
         if nans is None:
-            passes(
-                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, False, asked_for, all_of,
-                finish, more,
-            )  # fmt: skip
+            passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
         elif careful:
-            passes(
-                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, True, asked_for, all_of,
-                finish, more,
-            )  # fmt: skip
+            passes(d, dp, s, run, h, w, values, positions, True, asked_for, all_of, finish, more)
         else:
-            passes(
-                d, dp, taken, kept, kept_at, across, down, run, h, w, values, positions, False, asked_for, all_of,
-                finish, more,
-            )  # fmt: skip
+            passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
         row = end
-    simd.keep((table, asked_scratch, scratch, kept_at_scratch))
+        met = met or careful
+    return met
 
 
 @inline
@@ -321,17 +357,17 @@ def in_bands(z, h, w):
 
 
 @inline
-def largest_asked(d, dp, values, found, i, places, positions, careful):
-    """Return the largest of the values around i that are asked for, and, where positions are wanted, that of it.
+def largest_asked(d, dp, values, found, i, places, at, positions, careful):
+    """Return the largest of the values around i that are asked for, at `at`, and, if wanted, the position of it.
 
     That is what was `found` of it before, if anything was, and what its place counts for.
     """
-    best, best_at = simd.splat(d, simd.lowest(d)), simd.load(dp, places.asked, places.number * places.pitch + i)
+    best, best_at = simd.splat(d, simd.lowest(d)), simd.load(dp, places.asked, places.number * places.pitch + at)
     for k in range(places.number):
         simd.rolled()
         source = i + places.distances[k]
         v = simd.load(d, values, source)
-        asked = simd.load(dp, places.asked, k * places.pitch + i) == simd.splat(dp, k)
+        asked = simd.load(dp, places.asked, k * places.pitch + at) == simd.splat(dp, k)
         better = outranks(v, best, careful) & asked
         best = simd.select(better, v, best)
         if positions is not None:
@@ -365,22 +401,44 @@ def unchanged(d, v, i, row, more):
     return v
 
 
-@kernel(writes=2)
-def max_pool_flat(start, stop, geometry, x, y, argmax):
-    """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
-    z, h, w = axes(geometry)
-    d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), argmax), VECTORS)
-    values, positions = simd.pointer(y), simd.pointer(argmax)
-    sweep(start, stop, z, h, w, d, dp, x, values, positions, simd.nans(d), largest_asked, largest, unchanged, None)
+@cache
+def max_pool_flat(deep: bool) -> Kernel:
+    """Return the kernel: if deep, for volumes of which each slice is pooled once."""
+
+    @inline
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+        """Pool rows of planes; return whether there was a NaN."""
+        d, dp, s = more
+        return sweep(
+            start, stop, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), largest_asked, largest,
+            unchanged, None,
+        )  # fmt: skip
+
+    def body(start, stop, geometry, x, y, argmax):
+        """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
+        z, h, w = axes(geometry)
+        d = simd.tag(x)
+        dp = simd.position_tag(d, argmax)
+        wide, wide_dp = simd.widened(d, VECTORS), simd.widened(dp, VECTORS)
+        s, arrays = scratch(ONE if deep else z, h, w, wide, wide_dp, x.size, argmax is not None)
+        more = (wide, wide_dp, s)
+        if deep:
+            sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge_maxima, None, simd.nans(d))
+        else:
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
+        simd.keep(arrays)
+
+    body.__name__ = f"max_pool_flat{'-deep' * deep}"
+    return Kernel(body, writes=2)
 
 
 @inline
-def sum_asked(d, dp, values, found, i, places, positions, careful):
-    """Return the sum of the values around i that are asked for."""
+def sum_asked(d, dp, values, found, i, places, at, positions, careful):
+    """Return the sum of the values around i that are asked for, at `at`."""
     total = simd.splat(d, 0)
     for k in range(places.number):
         simd.rolled()
-        asked = simd.load(dp, places.asked, k * places.pitch + i) == simd.splat(dp, k)
+        asked = simd.load(dp, places.asked, k * places.pitch + at) == simd.splat(dp, k)
         total = simd.select(asked, total + simd.load(d, values, i + places.distances[k]), total)
     return total, None
 
@@ -404,26 +462,57 @@ def divide(d, v, i, row, more):
     return v / (share if row < 0 else share * simd.splat(d, heights[row]))
 
 
-@kernel()
-def avg_pool_flat(start, stop, geometry, x, heights, widths, y):
-    """Do what `fastpool.kernels.avg_pool.avg_pool` does."""
-    z, h, w = axes(geometry)
-    d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), None), VECTORS)
+@cache
+def avg_pool_flat(deep: bool) -> Kernel:
+    """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
+
+    @inline
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+        """Pool rows of planes; of slices, add up only."""
+        d, dp, s, divisors = more
+        return sweep(
+            start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all,
+            unchanged if deep else divide, divisors,
+        )  # fmt: skip
+
+    def body(start, stop, geometry, x, heights, widths, y):
+        """Average the windows of the rows of x from start to stop, counted over its planes."""
+        z, h, w = axes(geometry)
+        d = simd.tag(x)
+        wide, wide_dp = simd.widened(d, VECTORS), simd.widened(simd.position_tag(d, None), VECTORS)
+        by_row, by_column = simd.pointer(heights), simd.pointer(widths)
+        s, arrays = scratch(ONE if deep else z, h, w, wide, wide_dp, x.size, False)
+        if deep:
+            share_scratch, count = repeated(d, by_column, w)
+            divisors = (by_row, simd.pointer(share_scratch), count)
+            more = (wide, wide_dp, s, None)
+            sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge_sums, divisors, None)
+        else:
+            share_scratch = shared(z, h, w, wide, by_row, by_column)
+            more = (wide, wide_dp, s, (simd.pointer(share_scratch), by_row))
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
+        simd.keep((arrays, share_scratch))
+
+    body.__name__ = f"avg_pool_flat{'-deep' * deep}"
+    return Kernel(body, writes=1)
+
+
+@inline
+def shared(z, h, w, d, heights, widths):
+    """Return, as scratch, what the sums of planes are divided by, or, in a band, those of rows but for the height."""
     lanes, line, rows = simd.lanes(d), w.input, z.input * h.input
     band = in_bands(z, h, w)
     plane = line if band else rows * line
     size = max(BAND if band else RUN, plane)
-    share_scratch = simd.scratch(d, size + lanes)
-    shares, by_row, by_column = simd.pointer(share_scratch), simd.pointer(heights), simd.pointer(widths)
+    scratch = simd.scratch(d, size + lanes)
+    shares = simd.pointer(scratch)
     for at in range(0, plane, line):
-        height = simd.splat(d, 1 if band else by_row[at // line])
+        height = simd.splat(d, 1 if band else heights[at // line])
         for i in range(0, line, lanes):
-            v = simd.load_between(d, by_column, i, 0, line - i)
-            simd.store_before(shares, at + i, v * height, share_scratch.size)
+            v = simd.load_between(d, widths, i, 0, line - i)
+            simd.store_before(shares, at + i, v * height, scratch.size)
     at = plane
     while at < size:
         simd.copy(shares, at, shares, 0, min(plane, size - at))
         at += plane
-    more = (shares, by_row)
-    sweep(start, stop, z, h, w, d, dp, x, simd.pointer(y), None, None, sum_asked, sum_all, divide, more)
-    simd.keep((share_scratch,))
+    return scratch

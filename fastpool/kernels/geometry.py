@@ -22,6 +22,10 @@ class Axis(NamedTuple):
     dilation: int
 
 
+#: The first axis of a plane.
+ONE = Axis(1, 1, 1, 1, 1, 0, 1)
+
+
 @inline
 def axis(geometry, i):
     """Return axis number `i`."""

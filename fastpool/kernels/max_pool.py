@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import NOWHERE, axes, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import NOWHERE, axes, layout, places_inside
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import MERGED, ask, sweep, sweep_slices
+from fastpool.kernels.rows import MERGED, ask, beside, sweep, sweep_slices
 
 
 @inline
@@ -22,13 +22,38 @@ def outranks(v, best, careful):
     return v > best
 
 
-@cache
-def max_pool(stride: int, many: int, deep: bool, long: bool, overlap: bool = False) -> Kernel:
-    """Return the kernel for windows that are `stride` columns apart: over three axes if deep, in long rows if long.
+@inline
+def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+    """Take the maxima of what was pooled of each slice."""
+    d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
+    lanes, size = simd.lanes(d), h.places * w.places
+    count = slices.rows * w.output
+    end = slices.into + count
+    for i in range(0, count, lanes):
+        best = simd.load(d, kept, slices.offsets[0] + i)
+        at = simd.splat(dp, 0)
+        if positions is not None:
+            at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
+        for k in range(1, slices.many):
+            simd.rolled()
+            other = simd.load(d, kept, slices.offsets[k] + i)
+            better = outranks(other, best, careful)
+            best = simd.select(better, other, best)
+            if positions is not None:
+                other_at = simd.load(dp, kept_at, slices.offsets[k] + i) + simd.splat(dp, (slices.first + k) * size)
+                at = simd.select(better, other_at, at)
+        simd.store_before(values, slices.into + i, best, end)
+        if positions is not None:
+            simd.store_before(positions, slices.into + i, at, end)
 
-    It reads `many` vectors at a time (see `fastpool.kernels.rows.vectors`). Where the last row of a window is the first
-    one of the next, its maxima and their positions are used twice, as `overlap` says, if rows are not long: of windows
-    of 3 x 3 two apart that spares a fifth of the time. For others, it would cost a tenth to ask.
+
+@cache
+def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap: bool = False) -> Kernel:
+    """Return the kernel for windows `stride` columns apart, over three axes if deep or kept, in long rows if long.
+
+    It reads `many` vectors at a time. See `fastpool.kernels.rows`. Where the last row of a window is the first one of
+    the next, its maxima and their positions are used twice, as `overlap` says, in planes or slices whose rows are not
+    long: of windows of 3 x 3 two apart that spares a fifth of the time. For others, it would cost a tenth to ask.
     """
 
     @inline
@@ -66,7 +91,7 @@ def max_pool(stride: int, many: int, deep: bool, long: bool, overlap: bool = Fal
         return best, at
 
     @inline
-    def pool(elements, source, h, w, part, values, positions, careful, more):
+    def pool(elements, source, z, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group; return whether there was a NaN."""
         d, dp, firsts = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
@@ -74,53 +99,56 @@ def max_pool(stride: int, many: int, deep: bool, long: bool, overlap: bool = Fal
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base = plane_offset(source, plane) + part.column
-        step = h.dilation * source.row_step
+        base, near, count = beside(source, z, h, plane, deep)
+        step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
         shared, shared_best, shared_at = NOWHERE, simd.splat(d, 0), first_at
         for _ in range(part.rows):
-            ask(d, elements, ahead, part.share)
+            for k in range(count):
+                ask(d, elements, ahead + k * slice_step, part.share)
             ahead += part.share
             top = out * h.stride - h.before
             first, last = places_inside(h, top)
-            offset = base + (top + first * h.dilation) * source.row_step
+            offset = base + part.column + (top + first * h.dilation) * source.row_step
             for j in range(part.vectors if long else 1):
                 simd.rolled()
                 at, target = offset + j * part.step * stride, into + j * part.step
                 if positions is None:
                     v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
                     seen = seen + v
-                    for _ in range(first + 1, last):
-                        simd.rolled()
-                        at += step
-                        other = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
-                        seen = seen + other
-                        v = simd.select(outranks(other, v, careful), other, v)
+                    for i in range(count):
+                        for k in range(1 if i == 0 else 0, last - first):
+                            simd.rolled()
+                            there = at + i * slice_step + k * step
+                            other = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
+                            seen = seen + other
+                            v = simd.select(outranks(other, v, careful), other, v)
                     best, _ = across(d, dp, v, w.kernel, first_at, careful)
                 else:
-                    place = first * w.places
+                    place = (near * h.places + first) * w.places
                     best, best_at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
-                    begin = first
+                    begin = 0
                     if overlap and at == shared:
                         best, best_at = shared_best, shared_at + simd.splat(dp, place)
-                        at += step
                         place += w.places
-                        begin += 1
-                    for _ in range(begin, last):
-                        simd.rolled()
-                        v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
-                        seen = seen + v
-                        at += step
-                        other, other_at = across(d, dp, v, w.kernel, first_at, careful)
-                        better = outranks(other, best, careful)
-                        best = simd.select(better, other, best)
-                        best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
-                        place += w.places
-                        if overlap:
-                            shared_best, shared_at = other, other_at
+                        begin = 1
+                    for i in range(count):
+                        for k in range(begin, last - first):
+                            simd.rolled()
+                            there = at + i * slice_step + k * step
+                            v = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
+                            seen = seen + v
+                            other, other_at = across(d, dp, v, w.kernel, first_at, careful)
+                            better = outranks(other, best, careful)
+                            best = simd.select(better, other, best)
+                            best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
+                            place += w.places
+                            if overlap:
+                                shared_best, shared_at = other, other_at
+                        place += (h.places - last + first) * w.places
                     if overlap:
-                        shared = at - step
+                        shared = at + (last - first - 1) * step
                     simd.store_first(positions, target, best_at, part.outputs)
                 simd.store_first(values, target, best, part.outputs)
             into += w.output
@@ -128,54 +156,35 @@ def max_pool(stride: int, many: int, deep: bool, long: bool, overlap: bool = Fal
             if out == h.output:
                 out = 0
                 plane += 1
-                base = plane_offset(source, plane) + part.column
+                base, near, count = beside(source, z, h, plane, deep)
         return simd.any_lane(simd.is_nan(seen))
 
     @inline
-    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-        """Take the maxima of what was pooled of each slice; return whether there was a NaN."""
-        d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
-        lanes, size = simd.lanes(d), h.places * w.places
-        count = slices.rows * w.output
-        end = slices.into + count
-        nan = simd.is_nan(simd.splat(d, 0))
-        for i in range(0, count, lanes):
-            best = simd.load(d, kept, slices.offsets[0] + i)
-            nan = nan | simd.is_nan(best)
-            at = simd.splat(dp, 0)
-            if positions is not None:
-                at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
-            for k in range(1, slices.many):
-                simd.rolled()
-                other = simd.load(d, kept, slices.offsets[k] + i)
-                nan = nan | simd.is_nan(other)
-                better = outranks(other, best, careful)
-                best = simd.select(better, other, best)
-                if positions is not None:
-                    other_at = simd.load(dp, kept_at, slices.offsets[k] + i) + simd.splat(dp, (slices.first + k) * size)
-                    at = simd.select(better, other_at, at)
-            simd.store_before(values, slices.into + i, best, end)
-            if positions is not None:
-                simd.store_before(positions, slices.into + i, at, end)
-        return simd.any_lane(nan)
+    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+        """Pool rows of planes; return whether there was a NaN."""
+        d = more[0]
+        wide = simd.widened(d, many)
+        return sweep(
+            start, stop, z, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, deep, long
+        )
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        dp, wide = simd.position_tag(d, argmax), simd.widened(d, many)
+        dp = simd.position_tag(d, argmax)
         # Of each window that may begin in the padding, the first place that is an element.
         first_scratch = simd.scratch(dp, w.before + simd.lanes(d))
         firsts = simd.pointer(first_scratch)
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
         more = (d, dp, firsts)
-        if deep:
-            sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, simd.nans(d), more, long)
+        if kept:
+            sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge, None, simd.nans(d))
         else:
-            elements, source, values, positions = simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax)
-            sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long)
+            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
         simd.keep((first_scratch,))
 
-    body.__name__ = f"max_pool-{stride}-{many}{'-deep' * deep}{'-long' * long}{'-overlap' * overlap}"
+    variant = f"{'-deep' * deep}{'-kept' * kept}{'-long' * long}{'-overlap' * overlap}"
+    body.__name__ = f"max_pool-{stride}-{many}{variant}"
     return Kernel(body, writes=2)

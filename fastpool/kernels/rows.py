@@ -9,8 +9,9 @@ where they are wide, would be read with half the bandwidth on Zen 4.
 
 In long rows, those vectors are taken one after the other that need no mask: rows of thousands take half the time.
 
-Windows of three axes are merged from slices, each of which is pooled once, which costs a store and a load in L2: a
-kernel of 3 at stride 1 takes half the time that it takes to go through all rows of its window, side by side.
+Windows of three axes have the rows of some slices, and are deep: they go through all of these, side by side. Where
+each slice is in two windows at least, it is kept instead: pooled once, and windows are merged from that, which costs a
+store and a load in L2. A kernel of 3 takes half the time of deep windows by that at stride 1, and more at stride 2.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import Layout, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import ONE, Layout, ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import inline
+from fastpool.window import Window
 
 #: The widest windows, and distances between windows, that shuffles are written for.
 WIDEST, FURTHEST = 8, 8
@@ -37,6 +39,19 @@ MERGED = 2
 FAR = 1 << 22
 
 
+def keeps(w: Window) -> bool:
+    """Return whether pooled slices are kept for windows of three axes: each is in two at least."""
+    return len(w.input) == 3 and w.kernel_size[0] >= 2 * w.stride[0]
+
+
+def suits(w: Window) -> bool:
+    """Return whether the kernels work for these windows."""
+    kernel, stride, dilation = w.in_row
+    span = (w.kernel_size[0] - 1) * w.dilation[0] + 1
+    fits = not keeps(w) or span * w.output[-1] <= KEPT // 16
+    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and fits
+
+
 def vectors(stride: int, span: int) -> int:
     """Return how many vectors of a row to read for one of outputs: those that make one, or that all windows span.
 
@@ -48,7 +63,7 @@ def vectors(stride: int, span: int) -> int:
 class Part(NamedTuple):
     """One vector of the outputs of each row of a group, or some side by side: what to read and where to write."""
 
-    plane: int
+    plane: int  # counted over the slices of outputs
     out: int  # the first row, in its plane
     rows: int
     first: int  # the first output of the vector
@@ -64,6 +79,20 @@ class Part(NamedTuple):
 
 
 @inline
+def beside(source, z, h, plane, deep):
+    """Return, of a slice of outputs, where the first slice of its windows is, which place that is, how many they have.
+
+    Unless windows are deep, that is the plane.
+    """
+    if not deep:
+        return plane_offset(source, plane), 0, 1
+    start = plane % z.output * z.stride - z.before
+    near, far = places_inside(z, start)
+    first = (start + near * z.dilation) * h.input
+    return plane_offset(source, plane // z.output) + first * source.row_step, near, far - near
+
+
+@inline
 def ask(d, source, offset, count):
     """Ask for `count` elements of memory from `offset` on, which need not exist."""
     for i in range(offset, offset + count, simd.lanes(d)):
@@ -72,32 +101,37 @@ def ask(d, source, offset, count):
 
 
 @inline
-def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool, nans, more, long):
-    """Call `pool(elements, source, h, w, part, values, positions, careful, more)` for the rows from start to stop.
+def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, pool, nans, more, deep, long):
+    """Call `pool(elements, source, z, h, w, part, values, positions, careful, more)` for the rows from start to stop.
 
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if that is not
     None, from `part.into` on and every further row after w.output elements. It returns whether it met one of the
     `nans`, which cost it more: then it is called again, to be careful with them. None are met where `nans` is None.
+    Return whether any was.
     """
     lanes, wide_lanes = simd.lanes(d), simd.lanes(wide)
-    rows = max(1, GROUP // (h.stride * w.input * source.item))
+    rows = max(1, GROUP // (z.stride * h.stride * w.input * source.item))
     outputs = min(lanes, (wide_lanes - w.kernel) // w.stride + 1)
     # What is written behind the only vector of a row, the next row overwrites.
     alone = w.output <= outputs
-    ascending = 0 <= h.input * source.row_step <= source.inner_step
+    ascending = 0 <= z.input * h.input * source.row_step <= source.inner_step
     ascending = ascending and source.inner * source.inner_step <= source.outer_step
+    met = False
     share = 0
     if source.nbytes >= FAR:
         share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
     for row in range(start, stop, rows):
-        count = min(rows, stop - row)
-        behind = row + count
+        behind = min(stop, row + rows)
         plane, out = (behind - 1) // h.output, (behind - 1) % h.output
         last_row = min(h.input - 1, out * h.stride - h.before + (h.kernel - 1) * h.dilation)
-        readable = source.end - plane_offset(source, plane) - last_row * source.row_step
+        base, _, count = beside(source, z, h, plane, deep)
+        if deep:
+            last_row = (count - 1) * z.dilation * h.input + h.input - 1  # if not of this window, of one before
+        readable = source.end - base - last_row * source.row_step
         if out + 1 == h.output:
             plane, out = plane + 1, -1
-        ahead = plane_offset(source, plane) + ((out + 1) * h.stride - h.before) * source.row_step
+        base, _, _ = beside(source, z, h, plane, deep)
+        ahead = base + ((out + 1) * h.stride - h.before) * source.row_step
         into = row * w.output
         i = 0
         while i < w.output:
@@ -114,7 +148,7 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
             part = Part(
                 row // h.output,
                 row % h.output,
-                count,
+                behind - row,
                 i,
                 vectors,
                 outputs,
@@ -127,11 +161,13 @@ def sweep(start, stop, h, w, d, wide, elements, source, values, positions, pool,
                 share * vectors,
             )
             if nans is None:
-                pool(elements, source, h, w, part, values, positions, False, more)
-            elif pool(elements, source, h, w, part, values, positions, False, more):
-                pool(elements, source, h, w, part, values, positions, True, more)
-            ahead += share * vectors * count
+                pool(elements, source, z, h, w, part, values, positions, False, more)
+            elif pool(elements, source, z, h, w, part, values, positions, False, more):
+                pool(elements, source, z, h, w, part, values, positions, True, more)
+                met = True
+            ahead += share * vectors * (behind - row)
             i += vectors * outputs
+    return met
 
 
 class Slices(NamedTuple):
@@ -146,12 +182,14 @@ class Slices(NamedTuple):
 
 
 @inline
-def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, nans, more, long):
-    """Do as `sweep` does for windows of three axes: `pool` each slice once, keep that, and `merge` what windows have.
+def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, merge, merge_more, nans):
+    """Pool the rows of x from start to stop by windows of three axes: each slice once, kept and merged to windows.
 
-    `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more)` returns the same as `pool`. Kept are
-    as many rows of as many slices as fill a part of L2, in a ring. A range that begins amid a plane pools the slices
-    before it once more; so do bands of rows with the few that they share.
+    `pool(start, stop, z, h, w, elements, source, values, positions, more)` does so with the rows of slices, and returns
+    whether it met one of the `nans`; then `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more)`
+    is careful until it comes to later slices. Kept are as many rows of as many slices as fill a part of L2, in a ring.
+    A range that begins amid a plane pools the slices before it once more; so do bands of rows with the few that they
+    share.
     """
     given = layout(x)
     step = h.input * given.row_step
@@ -162,6 +200,7 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
     size = band * w.output
     # Of small slices, many are pooled at a time, unless there are some between windows.
     ring = max(span, min(z.input, room // size)) if band == h.output and z.stride <= span else span
+    in_runs = z.stride == 1 and band == h.output
     kept_scratch = simd.scratch(d, ring * size + MERGED * simd.lanes(d))
     kept_at_scratch = simd.scratch(dp, 0 if argmax is None else ring * size + MERGED * simd.lanes(d))
     kept, kept_at = simd.pointer(kept_scratch), simd.beside(argmax, simd.pointer(kept_at_scratch))
@@ -177,14 +216,16 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
         limit = min(z.input, (end - 1) * z.stride - z.before + span)
         for top in range(0, h.output, band):
             bottom = min(h.output, top + band)
-            pooled = 0
-            for out in range(begin, end):
+            pooled, doubtful = 0, -1
+            out = begin
+            while out < end:
                 upper, lower = max(top, first - out * h.output), min(bottom, last - out * h.output)
-                if upper >= lower:
-                    continue
-                front = out * z.stride - z.before
+                number, front = out, out * z.stride - z.before
                 near, far = places_inside(z, front)
                 oldest = max(0, front)
+                out += 1
+                if upper >= lower:
+                    continue
                 if pooled < front + (far - 1) * z.dilation + 1:
                     pooled = max(pooled, oldest)
                     until = min(limit, oldest + ring)
@@ -192,18 +233,29 @@ def sweep_slices(start, stop, z, h, w, d, dp, wide, x, y, argmax, pool, merge, n
                         slot = pooled % ring
                         count = min(until - pooled, ring - slot) if band == h.output else 1
                         shift = (slot * band - top - pooled * h.output) * w.output
-                        sweep(
-                            pooled * h.output + top, (pooled + count - 1) * h.output + bottom, h, w, d, wide, elements,
-                            source, simd.offset(kept, shift), simd.offset(kept_at, shift), pool, nans, more, long,
+                        met = pool(
+                            pooled * h.output + top, (pooled + count - 1) * h.output + bottom, ONE, h, w, elements,
+                            source, simd.offset(kept, shift), simd.offset(kept_at, shift), pool_more,
                         )  # fmt: skip
                         pooled += count
+                        if met:
+                            doubtful = pooled - 1
+                # What windows that follow each other have follows each other in the ring, up to its end.
+                newest = front + span - 1
+                if in_runs and lower == h.output and front >= 0:
+                    while last >= (out + 1) * h.output and newest + 1 < pooled and (newest + 1) % ring >= span:
+                        newest += 1
+                        out += 1
+                        lower += h.output
                 for k in range(near, far):
                     offsets[k - near] = (front + k * z.dilation) % ring * size + (upper - top) * w.output
-                line = out * h.output + upper
+                line = number * h.output + upper
                 into = (plane * lines + line) * w.output
                 slices = Slices(offsets, far - near, near, line, lower - upper, into)
                 if nans is None:
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, more)
-                elif merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, more):
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, True, more)
+                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
+                elif oldest <= doubtful:
+                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, True, merge_more)
+                else:
+                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
     simd.keep((kept_scratch, kept_at_scratch, offsets_table))
