@@ -100,7 +100,7 @@ def test_slices_that_are_kept(shape, stride):
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [((2, 2, 2), 1), ((3, 1, 2), (2, 2, 1)), ((1, 2, 2), (3, 1, 1))])
-@pytest.mark.parametrize("shape", [(2, 9, 14, 15), (3, 2, 5, 6, 41), (2, 1, 7, 33)])
+@pytest.mark.parametrize("shape", [(2, 9, 14, 15), (3, 2, 5, 6, 41), (2, 4, 7, 33)])
 def test_slices_side_by_side(shape, stride, dilation):
     """Windows that begin and end in the padding, over slices and rows of several volumes; ties and NaN."""
     x = drawn(shape, np.dtype("f"), "ties")
