@@ -12,10 +12,51 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import typed_passes, untyped_passes
+from numba.core import typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, register_pass
+
+from fastpool.kernels import simd
+
+#: Types that mean the same wherever they are used.
+PLAIN = (types.Number, types.Boolean, types.Literal, types.CPointer, simd.Vector, simd.Tag)
+_signatures: dict[Any, Any] = {}
+
+
+class _Typing:
+    """Numba's typing context, which asks once what an operation on numbers is, not in every line of every function."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def resolve_function_type(self, function: Any, args: tuple[types.Type, ...], kws: dict[str, Any]) -> Any:
+        """Return the signature."""
+        others = isinstance(function, types.Type) and not isinstance(function, types.Function)
+        if others or kws or not all([isinstance(arg, PLAIN) for arg in args]):
+            return self._context.resolve_function_type(function, args, kws)
+        key = function, args
+        if key not in _signatures:
+            _signatures[key] = self._context.resolve_function_type(function, args, kws)
+        return _signatures[key]
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class TypeInference(typed_passes.NopythonTypeInference):
+    """Numba's, in such a context."""
+
+    def run_pass(self, state: Any) -> bool:
+        """Find the types."""
+        context = state.typingctx
+        state.typingctx = _Typing(context)
+        try:
+            return super().run_pass(state)
+        finally:
+            state.typingctx = context
+
 
 PASSES = (
     untyped_passes.TranslateByteCode,
@@ -25,7 +66,7 @@ PASSES = (
     untyped_passes.DeadBranchPrune,
     untyped_passes.GenericRewrites,
     untyped_passes.ReconstructSSA,
-    typed_passes.NopythonTypeInference,
+    TypeInference,
     typed_passes.PreLowerStripPhis,
     typed_passes.IRLegalization,
     typed_passes.AnnotateTypes,
