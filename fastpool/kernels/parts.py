@@ -36,7 +36,7 @@ class _Typing:
     def resolve_function_type(self, function: Any, args: tuple[types.Type, ...], kws: dict[str, Any]) -> Any:
         """Return the signature."""
         others = isinstance(function, types.Type) and not isinstance(function, types.Function)
-        if others or kws or not all([isinstance(arg, PLAIN) for arg in args]):
+        if others or kws or not all(isinstance(arg, PLAIN) for arg in args):
             return self._context.resolve_function_type(function, args, kws)
         key = function, args
         if key not in _signatures:
