@@ -25,6 +25,7 @@ import numba
 from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
@@ -88,7 +89,7 @@ class KernelCache(_Cache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what was compiled for this signature, or None."""
-        target_context.refresh()
+        rtsys.initialize(target_context)  # not all that a compiler needs: half a second
         path = self._path(sig, target_context.codegen())
         if path is None:
             return None

@@ -17,6 +17,7 @@ pool of Python threads runs the serial kernel over small ranges, as long as ther
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from fastpool.kernels import simd
 from fastpool.kernels.cache import KernelCache
 from fastpool.kernels.data import Elements, views
-from fastpool.kernels.parts import PartCompiler
+from fastpool.kernels.parts import KernelCompiler, PartCompiler
 
 Array = np.ndarray[Any, Any]
 Arrays: TypeAlias = "tuple[Array | None, ...]"
@@ -60,7 +61,7 @@ PARALLEL_BYTES, POOL_BYTES = 1 << 20, 4 << 20
 RANGES = 2
 
 
-def compiled(name: str, **options: bool) -> Callable[[Callable[..., Any]], Any]:
+def compiled(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function lazily and keep it in `KernelCache` under `name`."""
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -100,7 +101,7 @@ class Kernel:
             for i in prange(threads):
                 part(rows * i // threads, rows * (i + 1) // threads, *arrays)
 
-        self._serial = compiled(body.__name__)(rows)
+        self._serial = compiled(body.__name__, pipeline_class=KernelCompiler)(rows)
         self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
         self._entries: dict[tuple[bool, tuple[np.dtype[Any] | None, ...]], Callable[..., None]] = {}
 
@@ -161,7 +162,8 @@ class Kernel:
         )
         dispatcher = self._parallel if launch else self._serial
         numbers = Elements(types.int64, True)
-        entry = _uninterrupted(dispatcher.compile, (types.int64, types.int64, numbers, numbers, data))
+        signature = types.int64, types.int64, numbers, numbers, data
+        entry = _uninterrupted(partial(_compile, dispatcher), signature)
         self._entries[launch, dtypes] = entry
         return entry
 
@@ -170,6 +172,18 @@ class Kernel:
 def _layouts(*arrays: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Array:
     """Return the shape and strides of each array as `views` reads them."""
     return np.array([(0,) * 8 if a is None else a[0] + a[1] for a in arrays], np.int64)
+
+
+def _compile(dispatcher: Any, signature: Any) -> Any:
+    """Return what is compiled, or on disk. Meanwhile garbage is not looked for: a tenth of the time went into that."""
+    with global_compiler_lock:  # no process is forked meanwhile
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return dispatcher.compile(signature)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _uninterrupted(function: Callable[[Any], Any], argument: Any) -> Any:
