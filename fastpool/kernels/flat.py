@@ -27,7 +27,7 @@ from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import Kernel, inline, kernel
 from fastpool.kernels.max_pool import merge as merge_maxima
 from fastpool.kernels.max_pool import outranks
-from fastpool.kernels.rows import sweep_slices
+from fastpool.kernels.rows import fits, sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -147,7 +147,7 @@ def suits(w: Window) -> bool:
     if w.input != w.output or max(w.stride) > 1 or across + downs > MOST or (across > WIDEST and line > NARROW):
         return False
     reach = (w.kernel_size[-2] - 1) * w.dilation[-2] if len(w.input) > 1 else 0
-    return max(1, reach) * line <= BAND // 4
+    return max(1, reach) * line <= BAND // 4 and (not by_slices(w) or fits(w))
 
 
 def by_slices(w: Window) -> bool:

@@ -44,12 +44,15 @@ def keeps(w: Window) -> bool:
     return len(w.input) == 3 and w.kernel_size[0] >= 2 * w.stride[0]
 
 
+def fits(w: Window) -> bool:
+    """Return whether some rows of all slices that a window of three axes reaches over can be kept."""
+    return ((w.kernel_size[0] - 1) * w.dilation[0] + 1) * w.output[-1] <= KEPT // 16
+
+
 def suits(w: Window) -> bool:
     """Return whether the kernels work for these windows."""
     kernel, stride, dilation = w.in_row
-    span = (w.kernel_size[0] - 1) * w.dilation[0] + 1
-    fits = not keeps(w) or span * w.output[-1] <= KEPT // 16
-    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and fits
+    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and (not keeps(w) or fits(w))
 
 
 def vectors(stride: int, span: int) -> int:
@@ -107,7 +110,7 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if that is not
     None, from `part.into` on and every further row after w.output elements. It returns whether it met one of the
     `nans`, which cost it more: then it is called again, to be careful with them. None are met where `nans` is None.
-    Return whether any was.
+    `sweep` returns whether any was.
     """
     lanes, wide_lanes = simd.lanes(d), simd.lanes(wide)
     rows = max(1, GROUP // (z.stride * h.stride * w.input * source.item))
