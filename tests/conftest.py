@@ -15,6 +15,14 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+#: Files whose tests are few and long: they come first, or all would wait for the last of them.
+LONG = {f"test_{name}" for name in ("memory", "faults", "processes", "cache", "lowering", "widths", "columns")}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="session", params=[fastpool, reference], ids=lambda module: module.__name__)
 def implementation(request):
     return request.param
