@@ -43,8 +43,8 @@ from fastpool.window import (
 
 Array = np.ndarray[Any, Any]
 
-#: Rows of this length fill vectors well enough for them to beat scalar code that stays in cache.
-WIDE = 32
+#: Rows of so few windows fill vectors worse than scalar code takes for them.
+NARROW = 4
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 #: Of windows side by side, up to so many elements are put together in cache.
@@ -1599,7 +1599,7 @@ def _scatterings(
     elif _by_pixels(trailing):
         asked = not few and w.taps <= OVERLAP * prod(w.stride)
         kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
-    elif len(w.input) < 3 and w.stride[-1] == 2 and w.input[-1] >= WIDE and _from_first(w):
+    elif w.stride[-1] == w.kernel_size[-1] == 2 and w.output[-1] > NARROW and _from_first(w):
         kernel = max_pool_backward.route
     else:
         kernel = max_pool_backward.scatter(False)

@@ -361,3 +361,61 @@ def test_threads_share_volumes(spatial, window):
     finally:
         numba.set_num_threads(before)
     same_bits(dx, reference.max_pool3d_backward(dy, argmax, shape, **window))
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((28, 28), {"kernel_size": 2}),
+        ((27, 45), {"kernel_size": 2, "ceil_mode": True}),
+        ((14, 13), {"kernel_size": (2, 2), "stride": (5, 2)}),
+        ((5, 9001), {"kernel_size": 2}),
+        ((3, 13, 30), {"kernel_size": 2}),
+        ((7, 7), {"kernel_size": 2}),
+        ((13, 13), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ((9, 10), {"kernel_size": 3}),
+        ((112, 113), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ((601, 300), {"kernel_size": 3, "stride": 2}),
+        ((300, 601), {"kernel_size": 5, "stride": 1, "padding": 2}),
+        ((10, 30, 31), {"kernel_size": 3, "stride": 2}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_results_that_no_cache_holds(dtype, spatial, window):
+    # The same three planes over and over, shared by threads, so that ranges of rows begin anywhere in one.
+    size = np.prod(spatial) * np.dtype(dtype).itemsize
+    repeats = -(-(9 << 20) // int(3 * size))
+    shape, dy, argmax = anywhere(spatial, dtype, (3,), **window)
+    ndim = len(spatial)
+    expected = backward(reference, ndim, dy, argmax, shape, **window)
+    dy, argmax = (np.concatenate([a] * repeats) for a in (dy, argmax))
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
+    try:
+        dx = backward(fastpool, ndim, dy, argmax, (3 * repeats, *spatial), **window)
+    finally:
+        numba.set_num_threads(before)
+    same_bits(dx, np.concatenate([expected] * repeats))
+
+
+@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i1"]), strategies.input_layouts)
+@settings(max_examples=300)
+def test_windows_two_columns_apart(data, ndim, dtype, layout):
+    # Two or three columns wide, any number of rows: for kernels, pairs of elements.
+    across = data.draw(st.sampled_from([2, 3]))
+    kernel = (*data.draw(st.tuples(*[st.integers(1, 3)] * (ndim - 1))), across)
+    stride = (*(k + data.draw(st.integers(1 - k, 2)) for k in kernel[:-1]), 2)
+    lengths = [data.draw(st.integers(k, 9)) for k in kernel[:-1]]
+    spatial = (*lengths, data.draw(st.integers(across, 130) | st.sampled_from([255, 2049, 4098, 4099, 8200])))
+    window = {
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": tuple((data.draw(st.integers(0, across - 2)), data.draw(st.integers(0, k - 1))) for k in kernel),
+        "ceil_mode": data.draw(st.booleans()),
+    }
+    window["padding"] = tuple((min(before, k - 1), after) for (before, after), k in zip(window["padding"], kernel))
+    shape, dy, argmax = anywhere(spatial, dtype, data.draw(strategies.leading_axes), **window)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = backward(reference, ndim, dy, argmax, shape, **window)
+    same_bits(backward(fastpool, ndim, laid_out(dy, layout), laid_out(argmax, layout), shape, **window), expected)

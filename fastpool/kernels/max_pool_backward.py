@@ -5,8 +5,8 @@ through the outputs backwards, an element gets its gradients in the order of the
 notebook's col2im adds them. A position of one byte is looked up for its distance from the place of its
 window; only windows that reach over an edge, or out of the rows that are being computed, check it.
 
-`route` is for windows side by side, two columns apart, where an element has one window at most: it asks every element
-whether that window chose it, and writes the result once, in vectors: of long rows in half of the time.
+`route` is for windows side by side, two columns wide, where an element has one window at most: it asks every element
+whether that window chose it, and writes the result once, in vectors: in .4 to .9 of the time.
 """
 
 from __future__ import annotations
@@ -17,66 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import axis, ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import axes, axis, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
 
-
-@kernel()
-def route(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (N, C, H, W) from start to stop, counted over its planes.
-
-    Windows are side by side from the first element on, two columns apart. Vectors run over the ends of rows, into what
-    the next one overwrites.
-    """
-    h, w = axis(geometry, 1), axis(geometry, 2)
-    d = simd.tag(dy)
-    dp = simd.position_tag(d, argmax)
-    lanes = simd.lanes(d)
-    given = layout(dy)
-    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
-    limit, end_at = stop * w.input, argmax.size
-    row = start
-    while row < stop:
-        plane, y = row // h.input, row % h.input
-        out, place = y // h.stride, y % h.stride
-        source, at = plane_offset(given, plane) + out * given.row_step, (plane * h.output + out) * w.output
-        for row in range(row, min(stop, (plane + 1) * h.input)):  # noqa: B020
-            into = row * w.input
-            outputs = w.output if out < h.output and place < h.places else 0
-            left, right = simd.splat(dp, place * w.places), simd.splat(dp, place * w.places + 1)
-            for j in range(0, outputs, lanes):
-                simd.rolled()
-                p = simd.load_between(dp, positions, at + j, 0, end_at - at - j)
-                # Added, as it is everywhere else: -0.0 becomes 0.0.
-                v = simd.load_between(d, gradients, source + j, 0, given.end - source - j) + zero
-                even, odd = simd.select(p == left, v, zero), zero
-                if w.places > 1:
-                    odd = simd.select(p == right, v, zero)
-                simd.store_before(result, into + 2 * j, simd.zip_lower(even, odd), limit)
-                if 2 * j + lanes < w.input:
-                    simd.store_before(result, into + 2 * j + lanes, simd.zip_upper(even, odd), limit)
-            for i in range(into + 2 * outputs, into + w.input):
-                simd.rolled()
-                simd.store_scalar(result, i, nothing)
-            place += 1
-            if place == h.stride:
-                place = 0
-                out += 1
-                source += given.row_step
-                at += w.output
-        row += 1
-
-
-#: Kernels of up to so many places have a table of them.
-LOOKED_UP = 4096
-#: Planes of up to so many elements, with their padding, are added up in scratch; or volumes, more of which is edge, and
-#: pixels of some channels, whose rows cost more.
-PLANE, VOLUME = 1 << 12, 1 << 14
-#: So many elements of a plane are added up in scratch, where halves are.
-BAND = 1 << 14
-#: So many bytes of a plane are set to zero at once: less would wait for memory, more would not stay in cache.
-CLEARED = 1 << 19
+#: A result of so many bytes is far from any cache.
+FAR = 1 << 23
+#: So many vectors are looked up, at most, and so many elements held back, at least.
+STEPS, HELD = 1 << 8, 1 << 12
 
 
 @inline
@@ -87,6 +34,174 @@ def clear(d, x, first, last):
     for i in range(last - lanes, first - 1, -lanes):
         simd.store(x, i, zero)
     simd.store_before(x, first, zero, min(last, first + (last - first) % lanes))
+
+
+@inline
+def put(result, to, held, count, far):
+    """Write what is held back, past the caches if it is far from them."""
+    if far:
+        simd.stream(result, to, held, 0, count)
+    else:
+        simd.copy(result, to, held, 0, count)
+
+
+class Steps(NamedTuple):
+    """Of every vector of gradients where it is, what it goes to, and its first place, as pointers."""
+
+    froms: Any
+    tos: Any
+    places: Any
+
+
+@inline
+def route_vectors(d, dp, gradients, positions, result, steps, begin, end, first):
+    """Write to pairs of elements the gradients whose positions are theirs, and zero to others."""
+    lanes = simd.lanes(d)
+    zero = simd.splat(d, 0)
+    left, right = simd.splat(dp, first), simd.splat(dp, first + 1)
+    for i in range(begin, end):
+        simd.rolled()
+        j, to = steps.froms[i], steps.tos[i]
+        # Added, as it is everywhere else: -0.0 becomes 0.0.
+        v = simd.load(d, gradients, j) + zero
+        p = simd.load(dp, positions, j) + simd.splat(dp, steps.places[i])
+        even, odd = simd.select(p == left, v, zero), simd.select(p == right, v, zero)
+        simd.store(result, to, simd.zip_lower(even, odd))
+        simd.store(result, to + lanes, simd.zip_upper(even, odd))
+
+
+@kernel()
+def route(start, stop, geometry, dy, argmax, dx):
+    """Compute the rows of dx (A, B, D * H, W) from start to stop, counted over its planes.
+
+    Windows are two columns wide, and side by side from the first element on. Some lines of them have the same vectors
+    as the next ones, and a long row is cut into pieces that have: where these are is looked up. The last vector of a
+    row overlaps the one before; the only one of a short row runs over the row's end, into what is overwritten next.
+    What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
+    """
+    z, h, w = axes(geometry)
+    d = simd.narrowed(simd.tag(dy), 2)  # one register: half of two would be empty in short rows
+    dp = simd.position_tag(d, argmax)
+    lanes = simd.lanes(d)
+    given = layout(dy)
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    nothing = simd.scalar(d, 0)
+    limit, end_at = stop * w.input, argmax.size
+    piece = min(w.output, STEPS * lanes)
+    vectors = ceil_div(piece, lanes)
+    long = h.stride * ceil_div(w.output, lanes) > STEPS
+    most = min(h.output, STEPS // (h.stride * vectors)) if given.row_step == w.output and not long else 1
+    count = vectors if long else h.places * vectors
+    table = np.empty((3, most * count), np.int64)
+    steps = Steps(simd.pointer(table), simd.pointer(table[1:]), simd.pointer(table[2:]))
+    for i in range(most * count):
+        line, phase = i // count, i % count // vectors
+        j = max(0, min(i % vectors * lanes, piece - lanes))
+        steps.froms[i] = line * w.output + j
+        steps.tos[i] = (line * h.stride + phase) * w.input + 2 * j
+        steps.places[i] = -phase * w.places
+    far = dx.size * dx.itemsize >= FAR
+    # What is held back: all that is far, and the last rows, over whose end there is nothing to run.
+    room = 2 * piece if long else max(HELD, most * h.stride * w.input)
+    held_array = np.empty(room + 2 * lanes, dx.dtype)
+    held, holding, held_from = simd.pointer(held_array), far and not long, start * w.input
+    # Counted on, as a division takes as long as a short row.
+    number, y = start // h.input, start % h.input
+    plane, deep = number // z.input, number % z.input
+    out_slice, deep_phase = deep // z.stride, deep % z.stride
+    out, phase = y // h.stride, y % h.stride
+    row = start
+    while row < stop:
+        # The rows of a slice: those of some lines of windows at a time, and what is behind the last line.
+        line = out_slice * h.output + out
+        source, at = plane_offset(given, plane) + line * given.row_step, (plane * z.output * h.output + line) * w.output
+        lines = h.output if out_slice < z.output and deep_phase < z.places else 0
+        behind = min(stop, row - y + h.input)
+        first = deep_phase * h.places * w.places
+        while row < behind and out < lines and long:
+            into, covered = row * w.input, w.output if phase < h.places else 0
+            for i in range(0, covered, piece):
+                j = min(i, w.output - piece)
+                route_vectors(
+                    d, dp, simd.offset(gradients, source + j), simd.offset(positions, at + j), held, steps, 0, vectors,
+                    first + phase * w.places,
+                )  # fmt: skip
+                put(result, into + 2 * j, held, min(2 * piece, w.input - 2 * j), far)
+            clear(d, result, into + min(2 * covered, w.input), into + w.input)
+            row += 1
+            phase += 1
+            if phase == h.stride:
+                phase = 0
+                out += 1
+                source += given.row_step
+                at += w.output
+        while row < behind and out < lines:
+            some = min(most, lines - out)
+            top = row - phase
+            bottom = min(behind, top + some * h.stride)
+            begin, end = min(phase, h.places) * vectors, some * count
+            if bottom < top + some * h.stride:
+                end = ((bottom - top) // h.stride * h.places + min((bottom - top) % h.stride, h.places)) * vectors
+            into = top * w.input
+            if not holding and bottom * w.input + 2 * lanes > limit:
+                holding, held_from = True, row * w.input
+            if holding and bottom * w.input - held_from > room:
+                put(result, held_from, held, row * w.input - held_from, far)
+                held_from = row * w.input
+            here = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
+            if max(source - given.end, at - end_at) + some * w.output + lanes <= 0 or lanes <= w.output:
+                route_vectors(
+                    d, dp, simd.offset(gradients, source), simd.offset(positions, at), here, steps, begin, end, first
+                )
+            else:  # there is nothing behind the last row
+                for i in range(begin, end):
+                    for k in range(w.output):
+                        j, to, place = steps.froms[i] + k, steps.tos[i] + 2 * k, first - steps.places[i]
+                        v, p = simd.load_scalar(gradients, source + j) + nothing, np.int64(positions[at + j])
+                        simd.store_scalar(here, to, v if p == place else nothing)
+                        simd.store_scalar(here, to + 1, v if p == place + 1 else nothing)
+            # What no window covers.
+            if 2 * w.output < w.input:
+                for i in range((phase + 1) * w.input - 1, (bottom - top) * w.input, w.input):
+                    simd.rolled()
+                    simd.store_scalar(here, i, nothing)
+            for i in range(h.places if h.places < h.stride else bottom - top, bottom - top, h.stride):
+                clear(d, here, max(phase, i) * w.input, min(bottom - top, i - h.places + h.stride) * w.input)
+            row = bottom
+            phase = 0
+            out += some
+            source += some * given.row_step
+            at += some * w.output
+        if holding and row < behind and behind * w.input - held_from <= room:
+            clear(d, held, row * w.input - held_from, behind * w.input - held_from)
+        else:
+            if holding and row < behind:
+                put(result, held_from, held, row * w.input - held_from, far)
+                held_from = behind * w.input
+            clear(d, result, row * w.input, behind * w.input)
+        row, y, out, phase = behind, 0, 0, 0
+        deep += 1
+        deep_phase += 1
+        if deep_phase == z.stride:
+            deep_phase = 0
+            out_slice += 1
+        if deep == z.input:
+            deep, deep_phase, out_slice = 0, 0, 0
+            plane += 1
+    if holding:
+        put(result, held_from, held, limit - held_from, far)
+    simd.keep((table, held_array))
+
+
+#: Kernels of up to so many places have a table of them.
+LOOKED_UP = 4096
+#: Planes of up to so many elements, with their padding, are added up in scratch; or volumes, more of which is edge, and
+#: pixels of some channels, whose rows cost more.
+PLANE, VOLUME = 1 << 12, 1 << 14
+#: So many bytes of a plane are added up in scratch, where halves are or where it is far.
+BAND = 1 << 18
+#: So many bytes of a plane are set to zero at once: less would wait for memory, more would not stay in cache.
+CLEARED = 1 << 19
 
 
 @inline
@@ -131,6 +246,16 @@ def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride, c
         for i in range(last // channels - 1, first // channels - 1, -1):
             for j in range(i * channels, (i + 1) * channels):
                 dx[into + i * (stride - 1) * channels + j + offsets[argmax[at + j]]] += simd.load_scalar(dy, source + j)
+
+
+@inline
+def put_sums(d, result, to, sums, at, count):
+    """Write what was summed up: halves rounded, what is far from any cache past them."""
+    if simd.halves(result) is None:
+        simd.stream(result, to, sums, at, count)
+    else:
+        for i in range(0, count, simd.lanes(d)):
+            simd.store_before(result, to + i, simd.load(d, sums, at + i), to + count)
 
 
 class Table(NamedTuple):
@@ -207,21 +332,27 @@ def scatter(of_pixels: bool) -> Kernel:
             offsets[k] = ((table.slices[k] * high + table.rows[k]) * wide + table.columns[k]) * channels
         size = depth * height * width * channels
         exact = padded and depth == z.input and height == h.input and width == w.input
-        # Halves are summed in float32, some rows at a time.
+        # Halves are summed in float32, and what is far from any cache is summed near it: some rows at a time, with
+        # those that their windows reach, where these are few. It is written past the caches, as it need not be read.
         halves = simd.halves(result)
-        band = rows
-        if halves is not None:
-            exact = False
-            band = max(1, BAND // line)
+        fitting = min(rows, BAND // (line * max(4, dx.itemsize)))
+        band = max(1, fitting)
+        few = z.input == 1 and 16 * down <= fitting
+        far = dx.size * dx.itemsize >= FAR and (padded or fitting == rows or (few and fitting > 0))
+        kept = far or halves is not None
+        margin = down if kept and few and band < rows else 0
         # Small planes are taken some at a time.
         many = 1
         if padded and given.inner_step == outputs and given.outer_step == given.inner * given.inner_step:
             many = max(1, small // max(size, outputs))
         starts_table = np.empty(many * outputs if padded else 0, np.int32)
-        kept = many * size if padded else 0 if halves is None else band * line
-        sums_scratch = simd.scratch(d, 0 if exact else kept + lanes)
+        room = many * size if padded else (band + 2 * margin) * line
+        sums_scratch = simd.scratch(d, room + lanes if kept or (padded and not exact) else 0)
+        packed = np.empty(many * rows * line + lanes if far and padded and not exact else 0, dx.dtype)
         starts, sums = simd.pointer(starts_table), simd.pointer(sums_scratch)
         added_to = simd.sums(result, sums)
+        if kept:
+            added_to = sums
         for out in range(many * out_rows if padded else 0):
             place = out // out_rows * depth * height
             place += out % out_rows // h.output * z.stride * height + out % h.output * h.stride
@@ -240,28 +371,33 @@ def scatter(of_pixels: bool) -> Kernel:
             # The rows of one plane that are ours, and the windows that touch them.
             plane = (row - 1) // rows
             top, bottom = max(0, start - plane * rows), row - plane * rows
-            if not padded:
+            if kept and not padded:
                 top = max(top, bottom - band)
             count = max(1, min(many, (row - start) // rows)) if padded and bottom == rows else 1
             if count > 1:
                 top, plane = 0, plane - count + 1
             row = plane * rows + top
             into = plane * rows * line
-            begins = into if halves is None else -top * line
+            begins = (margin - top) * line if kept else into
             source, at = plane_offset(given, plane), plane * outputs
             if exact and bottom - top == rows:
-                clear(d, added_to, into, into + count * rows * line)
+                begins = 0 if kept else into
+                clear(d, added_to, begins, begins + count * size)
                 add_planes(
                     d, gradients, positions, source, at, count * outputs, starts, offsets,
-                    simd.offset(added_to, into), alone,
+                    simd.offset(added_to, begins), alone,
                 )  # fmt: skip
+                if kept:
+                    put_sums(d, result, into, sums, 0, count * size)
                 continue
             if padded and not exact:
                 for i in range(0, count * size, lanes):
                     simd.store(sums, i, zero)
                 add_planes(d, gradients, positions, source, at, count * outputs, starts, offsets, sums, alone)
                 # Vectors run over the ends of rows, into what the next one overwrites.
-                behind = into + (bottom + (count - 1) * rows) * line
+                to, base = (simd.pointer(packed), -top * line) if far else (result, into)
+                behind = base + (bottom + (count - 1) * rows) * line
+                spare = lanes if far else 0
                 for i in range(top // h.input, count * z.input if count > 1 else ceil_div(bottom, h.input)):
                     above = i // z.input * depth + i % z.input + z.before
                     above = (above * height + h.before - i * h.input) * width + w.before
@@ -269,16 +405,21 @@ def scatter(of_pixels: bool) -> Kernel:
                         for j in range(0, line, lanes):
                             simd.rolled()
                             v = simd.load(d, sums, (above + y * width) * channels + j)
-                            simd.store_before(result, into + y * line + j, v, behind)
+                            simd.store_before(to, base + y * line + j, v, behind + spare)
+                if far:
+                    simd.stream(result, into + top * line, to, 0, behind)
                 continue
             cleared = bottom
+            if kept:
+                clear(d, sums, 0, (bottom - top + 2 * margin) * line)
+                cleared = top
             first = max(0, ceil_div(top // h.input + z.before - back, z.stride))
             last = min(z.output - 1, ((bottom - 1) // h.input + z.before) // z.stride)
             for out_slice in range(last, first - 1, -1):
                 front = out_slice * z.stride - z.before
                 # The first rows of the slices that windows begin and end in, as far as those are there.
                 begin, end = max(0, front) * h.input, min(z.input - 1, front + back) * h.input
-                whole = front >= 0 and front + back < z.input
+                deep = front >= 0 and front + back < z.input
                 for out_row in range(h.output - 1, -1, -1):
                     y = out_row * h.stride - h.before
                     highest, lowest = begin + max(0, y), end + min(h.input - 1, y + down)
@@ -288,7 +429,8 @@ def scatter(of_pixels: bool) -> Kernel:
                         behind, cleared = cleared, max(top, min(highest, cleared - cleared_rows))
                         clear(d, added_to, begins + cleared * line, begins + behind * line)
                     left, right = inner * channels, outer * channels
-                    if not whole or y < 0 or y + down >= h.input or highest < top or lowest >= bottom:
+                    whole = deep and y >= 0 and y + down < h.input
+                    if not whole or highest < top - margin or lowest >= bottom + margin:
                         left, right = out_line, out_line
                     out = out_slice * h.output + out_row
                     from_row, at_row = source + out * given.row_step, at + out * out_line
@@ -305,12 +447,11 @@ def scatter(of_pixels: bool) -> Kernel:
                         gradients, positions, from_row, at_row, 0, left, table, z, h, w, channels,
                         front, y, top, bottom, added_to, begins,
                     )  # fmt: skip
-            clear(d, added_to, begins + top * line, begins + cleared * line)
-            if halves is not None:
-                for i in range(0, (bottom - top) * line, lanes):
-                    v = simd.load(d, sums, i)
-                    simd.store_before(result, into + top * line + i, v, into + bottom * line)
-        simd.keep((tables, starts_table, sums_scratch))
+            if kept:
+                put_sums(d, result, into + top * line, sums, margin * line, (bottom - top) * line)
+            else:
+                clear(d, result, into + top * line, into + cleared * line)
+        simd.keep((tables, starts_table, sums_scratch, packed))
 
     body.__name__ = "scatter_pixels" if of_pixels else "scatter"
     return Kernel(body, writes=1)
