@@ -59,6 +59,8 @@ FLATTENED = 1 << 12
 LISTED = 1 << 9
 #: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
 COLLECTED = 9
+#: And pairs of elements in rows of so many windows, or twice as many; rows longer than so many elements are cut.
+PAIRS, LONG = 13, 2048
 #: In more windows than so many an element is not asked for its gradients, but these are gone through one by one.
 OVERLAP = 64
 
@@ -1601,6 +1603,8 @@ def _scatterings(
         kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
     elif w.stride[-1] == w.kernel_size[-1] == 2 and w.output[-1] > NARROW and _from_first(w):
         kernel = max_pool_backward.route
+    elif _in_pairs(w):
+        kernel = max_pool_backward.collect_pairs(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
     else:
         kernel = max_pool_backward.scatter(False)
     return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
@@ -1750,6 +1754,13 @@ def _columns(x: Array) -> Array:
 def _from_first(w: Window) -> bool:
     """Whether windows are side by side from the first element on."""
     return w.side_by_side and not any(before for before, _ in w.padding)
+
+
+def _in_pairs(w: Window) -> bool:
+    """Whether elements are asked for their gradients in pairs, which is slower in rows that are short."""
+    three = w.kernel_size[-1] == 3 and w.stride[-1] == 2 and w.dilation[-1] == 1
+    padded = any(before for before, _ in w.padding)
+    return three and len(w.input) < 3 and w.taps <= COLLECTED and w.output[-1] >= (PAIRS if padded else 2 * PAIRS)
 
 
 def _sums(w: Window) -> Kernel:
