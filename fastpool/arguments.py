@@ -6,6 +6,7 @@ from math import inf, prod
 from typing import Any
 
 import numpy as np
+from numpy import empty, ndarray  # found sooner than in NumPy's module
 from numpy.typing import ArrayLike
 
 from fastpool.reuse import Results
@@ -45,7 +46,7 @@ def array(value: ArrayLike, name: str, chars: str = NUMBERS) -> np.ndarray[Any, 
 
     A copy is made only of what is not an array, or has a foreign byte order or alignment.
     """
-    if type(value) is np.ndarray and value.dtype in _NATIVE[chars] and value.flags.aligned:
+    if type(value) is ndarray and value.dtype in _NATIVE[chars] and value.flags.aligned:
         return value  # as almost always, and quick to see
     try:
         x = np.asarray(value)
@@ -112,13 +113,16 @@ def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def shape(value: object, name: str, ndim: int | None = None) -> tuple[int, ...]:
     """`value`, the shape of an array, as a tuple of ints."""
-    if type(value) is tuple and set(map(type, value)) == {int}:  # as almost always, and quick to see
-        sizes = value
-    else:
-        entries = plain(value, name) if is_sequence(value) else None
-        sizes = tuple(n for n in entries if isinstance(n, int)) if isinstance(entries, tuple) else ()
-        if not isinstance(entries, tuple) or len(sizes) < len(entries):
-            raise TypeError(f"{name} must be a tuple of ints; got {value!r}")
+    if type(value) is tuple and (ndim is None or len(value) == ndim):
+        for n in value:
+            if type(n) is not int or n < 0:
+                break
+        else:
+            return value  # as almost always, and quick to see
+    entries = plain(value, name) if is_sequence(value) else None
+    sizes = tuple(n for n in entries if isinstance(n, int)) if isinstance(entries, tuple) else ()
+    if not isinstance(entries, tuple) or len(sizes) < len(entries):
+        raise TypeError(f"{name} must be a tuple of ints; got {value!r}")
     if min(sizes, default=0) < 0 or (ndim is not None and len(sizes) != ndim):
         raise ValueError(f"{name} must be {'' if ndim is None else f'{ndim} '}sizes of at least 0; got {sizes}")
     return sizes
@@ -137,29 +141,37 @@ def result(
     *inputs: np.ndarray[Any, Any],
 ) -> np.ndarray[Any, Any]:
     """`out`, checked, or a new array of this shape and dtype: of a layer, from its `Results`."""
+    made = place(out, shape, dtype)
+    if made is out:
+        require_apart(made, inputs)
+    return made
+
+
+def place(
+    out: np.ndarray[Any, Any] | Results | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
+    """`result`, before it is known that it can be written to and shares no memory with an input."""
     if out is None or isinstance(out, Results):
         try:
-            return np.empty(shape, dtype) if out is None else out.empty(shape, dtype)
+            return empty(shape, dtype) if out is None else out.empty(shape, dtype)
         except ValueError:
             raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed") from None
-    if (
-        type(out) is np.ndarray
-        and out.shape == shape
-        and out.dtype == dtype
-        and out.flags.carray
-        and _owned(out, inputs)
-    ):
-        return out  # as almost always, and quick to see
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, ndarray):
         raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out must have the shape {shape} and dtype {dtype}; it has {out.shape} and {out.dtype}")
+    return out
+
+
+def require_apart(out: np.ndarray[Any, Any], inputs: tuple[np.ndarray[Any, Any], ...]) -> None:
+    """ValueError unless `out` can be written to and shares no memory with an input."""
     if not out.flags.writeable:
         raise ValueError("out is read-only")
+    if _owned(out, inputs):
+        return  # as almost always, and quick to see
     for x in inputs:
         if np.may_share_memory(out, x) and _shares_memory(out, x):
             raise ValueError("out shares memory with an input")
-    return out
 
 
 def _owned(out: np.ndarray[Any, Any], inputs: tuple[np.ndarray[Any, Any], ...]) -> bool:

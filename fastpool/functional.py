@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy import empty, ndarray  # found sooner than in NumPy's module
 from numpy.typing import ArrayLike
 
 from fastpool import arguments
@@ -26,8 +27,9 @@ from fastpool.kernels import (
     unpool,
 )
 from fastpool.kernels import indices as positions
-from fastpool.kernels.launch import Given, Kernel
+from fastpool.kernels.launch import Bound, Given, Kernel
 from fastpool.ranks import ranks
+from fastpool.reuse import Results
 from fastpool.window import (
     AdaptiveWindow,
     OutputSize,
@@ -123,9 +125,8 @@ def im2col(
     """
     x = arguments.spatial_array(x, "x", 2, exact=4)
     windows = None if output_size is None else plain(output_size, "output_size")
-    plan = _unfolding(x.shape, x.dtype, True, windows, *parameters(kernel_size, stride, padding, dilation))
-    result = arguments.result(out, plan.shape, plan.dtype, x)
-    return plan.run(result, (arguments.as_float(x),))
+    plan = _unfolding(x.shape, x.dtype, True, windows, parameters(kernel_size, stride, padding, dilation))
+    return plan.run(out, (x,))[0]
 
 
 def col2im(
@@ -178,10 +179,9 @@ def col2im(
     """
     cols, shape = arguments.array(cols, "cols"), arguments.shape(input_shape, "input_shape", 4)
     windows = None if output_size is None else plain(output_size, "output_size")
-    plan = _folding_batch(shape, cols.dtype, windows, *parameters(kernel_size, stride, padding, dilation))
+    plan = _folding_batch(shape, cols.dtype, windows, parameters(kernel_size, stride, padding, dilation))
     arguments.same_shape(cols, "cols", plan.pooled, "what im2col makes of input_shape")
-    result = arguments.result(out, shape, plan.dtype, cols)
-    return plan.run(result, (arguments.as_float(cols),))
+    return plan.run(out, (cols,))[0]
 
 
 def unfold(
@@ -233,9 +233,8 @@ def unfold(
             [2., 3.]]])
     """
     x = arguments.images(x, "x")
-    plan = _unfolding(x.shape, x.dtype, False, None, *parameters(kernel_size, stride, padding, dilation))
-    result = arguments.result(out, plan.shape, plan.dtype, x)
-    return plan.run(result, (arguments.as_float(x),))
+    plan = _unfolding(x.shape, x.dtype, False, None, parameters(kernel_size, stride, padding, dilation))
+    return plan.run(out, (x,))[0]
 
 
 def fold(
@@ -286,9 +285,8 @@ def fold(
     array([[1., 2., 2., 1.]])
     """
     cols, spatial = arguments.array(cols, "cols"), plain(output_size, "output_size")
-    plan = _folding(cols.shape, cols.dtype, spatial, *parameters(kernel_size, stride, padding, dilation))
-    result = arguments.result(out, plan.shape, plan.dtype, cols)
-    return plan.run(result, (arguments.as_float(cols),))
+    plan = _folding(cols.shape, cols.dtype, spatial, parameters(kernel_size, stride, padding, dilation))
+    return plan.run(out, (cols,))[0]
 
 
 def _max_pool(
@@ -359,11 +357,9 @@ def _max_pool(
     neither = return_argmax is return_indices is False  # as almost always, and quick to see
     wanted = not neither and arguments.wants_positions(return_argmax, return_indices)
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _planned(ndim, _MAXIMA, x.shape, x.dtype, wanted, None, *of_window)
-    y = arguments.result(out, plan.shape, x.dtype, x)
-    argmax = np.empty(plan.shape, plan.w.argmax_dtype) if wanted else None
-    plan.run(y, (x,), argmax)
-    if argmax is None:
+    plan = _planned(ndim, _MAXIMA, x.shape, x.dtype, wanted, None, of_window)
+    y, argmax = plan.run(out, (x,))
+    if not wanted:
         return y
     if return_argmax:
         return y, argmax
@@ -440,12 +436,13 @@ def _max_pool_backward(
     """
     dy, shape = arguments.array(dy, "dy", arguments.GRADIENTS), arguments.shape(input_shape, "input_shape")
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _scattering(ndim, shape, dy.dtype, dy.flags.c_contiguous, *of_window)
+    plan = _scattering(ndim, shape, dy.dtype, dy.flags.c_contiguous, of_window)
     arguments.same_shape(dy, "dy", plan.pooled, "the result of pooling input_shape")
     argmax = arguments.array(argmax, "argmax", arguments.INTEGERS)
     arguments.same_shape(argmax, "argmax", plan.pooled, "that of dy")
-    dx = arguments.result(out, shape, dy.dtype, dy, argmax)
-    return plan.run(dx, (dy, checked_argmax(argmax, plan.w)))
+    if out is not None and not isinstance(out, Results):
+        arguments.result(out, plan.shape, plan.dtype, dy, argmax)  # of which a copy may be what is read
+    return plan.run(out, (dy, checked_argmax(argmax, plan.w)))[0]
 
 
 max_pool1d_backward, max_pool2d_backward, max_pool3d_backward = ranks(
@@ -526,9 +523,8 @@ def _avg_pool(
     x = arguments.array(x, "x")
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _planned(ndim, _AVERAGES, x.shape, x.dtype, False, divisors, *of_window)
-    y = arguments.result(out, plan.shape, plan.dtype, x)
-    return plan.run(y, (arguments.as_float(x),))
+    plan = _planned(ndim, _AVERAGES, x.shape, x.dtype, False, divisors, of_window)
+    return plan.run(out, (x,))[0]
 
 
 avg_pool1d, avg_pool2d, avg_pool3d = ranks(
@@ -602,10 +598,9 @@ def _avg_pool_backward(
     dy, shape = arguments.array(dy, "dy", arguments.GRADIENTS), arguments.shape(input_shape, "input_shape")
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _sharing(ndim, shape, dy.dtype, divisors, *of_window)
+    plan = _sharing(ndim, shape, dy.dtype, divisors, of_window)
     arguments.same_shape(dy, "dy", plan.pooled, "the result of pooling input_shape")
-    dx = arguments.result(out, shape, plan.dtype, dy)
-    return plan.run(dx, (arguments.as_float(dy),))
+    return plan.run(out, (dy,))[0]
 
 
 avg_pool1d_backward, avg_pool2d_backward, avg_pool3d_backward = ranks(
@@ -1040,7 +1035,7 @@ def _adaptive_max_pool_backward(
     trailing = shape[-1:] if data_format == "channels_last" else ()
     if w.divides:
         side_by_side = window(w.input, w.kernel_size, None, 0, 1)
-        return scattered(dy, checked_argmax(argmax, side_by_side), side_by_side, dx, trailing)
+        return scattered(dy, checked_argmax(argmax, side_by_side), side_by_side, shape, dx, trailing)
     indices = _adaptive_indices(argmax, w, trailing)
     if not arguments.within(indices, prod(w.input)):
         raise arguments.argmax_error(w)
@@ -1496,40 +1491,59 @@ class _Plan:
     nbytes: int
     inputs: tuple[Given, ...]  # as the kernel takes them
     outputs: tuple[Given | None, ...]
-    divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come between these
+    divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come after the inputs
     constants: tuple[Array, ...] = ()
-    launch: Callable[[tuple[Array | None, ...]], None] | None = None
+    given: tuple[Given | None, ...] = ()  # all of these
+    bound: Bound | None = None
+    usual: Bound | None = None  # the same, once it is known that inputs are read as they are given
 
-    def run(self, result: Array, inputs: tuple[Array, ...], *more: Array | None) -> Array:
-        """Return `result`, set to what the kernel makes of the inputs, and set `more`, which is contiguous."""
-        launch = self.launch or self._launch()
-        written = _contiguous(result)
-        arrays = (*inputs, *self.constants, written, *more)
-        for x in inputs:
-            if not x.flags.c_contiguous:
-                self.kernel(self.rows, self.nbytes, self.w.geometry, *map(_as_given, arrays, self._given))
-                break
+    def run(self, out: Array | Results | None, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Set `out`, or a new array, to what the kernel makes of the inputs; return it, and the positions of maxima.
+
+        Compiled code sees by itself that the usual arrays are right, in a tenth of the time; others are looked at here.
+        """
+        usual = self.usual
+        quick = usual is not None and out is None
+        result = empty(self.shape, self.dtype) if quick else arguments.place(out, self.shape, self.dtype)
+        writes: tuple[Any, ...] = (result,)
+        if len(self.outputs) > 1:
+            positions = self.outputs[1]
+            writes = result, None if positions is None else empty(self.shape, positions.dtype)
+        if usual is not None and type(result) is ndarray:
+            launch, numbers, geometry = usual
+            if launch(numbers, geometry, inputs + self.constants, writes):
+                return writes
+        if result is out:
+            arguments.require_apart(result, inputs)
+        launch, numbers, geometry = self.bound or self._bound()
+        if self.dtype.char not in arguments.FLOATS or inputs[0].dtype.char in arguments.FLOATS:
+            self.usual = self.bound
         else:
-            launch(arrays)
-        return result if written is result else _finished(result, written)
+            inputs = arguments.as_float(inputs[0]), *inputs[1:]
+        written = _contiguous(result)
+        reads, into = inputs + self.constants, writes if written is result else (written, *writes[1:])
+        tried = usual is not None and written is result and type(result) is ndarray
+        if self.rows and (tried or not launch(numbers, geometry, reads, into)):
+            self.kernel(self.rows, self.nbytes, self.w.geometry, *map(_as_given, reads + into, self.given))
+        if written is not result:
+            result[...] = written
+        return writes
 
-    @property
-    def _given(self) -> tuple[Given | None, ...]:
-        return *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
-
-    def _launch(self) -> Callable[[tuple[Array | None, ...]], None]:
+    def _bound(self) -> Bound:
         """Make what costs time or memory, now that all is checked and the arrays are there."""
         if self.divisors is not None:
             self.constants = _divisors(self.w, *self.divisors, self.dtype)
-        self.launch = self.kernel.bound(self.rows, self.nbytes, self.w.geometry, *self._given)
-        return self.launch
+        self.given = *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
+        self.bound = self.kernel.bound(self.rows, self.nbytes, self.w.geometry, *self.given)
+        return self.bound
 
 
 def _as_given(x: Array | None, given: Given | None) -> Array | None:
     """View x with these four axes and this dtype; a copy where there is no such view."""
     if x is None or given is None:
         return None
-    return _columns(x.view(given.dtype).reshape(given.shape).transpose(given.order))
+    x = x.view(given.dtype).reshape(given.shape)
+    return _columns(x if given.order == (0, 1, 2, 3) else x.transpose(given.order))
 
 
 @lru_cache(maxsize=1024)  # a plan may hold an average's divisors
@@ -1540,16 +1554,12 @@ def _planned(
     dtype: np.dtype[Any],
     wanted: bool,
     divisors: tuple[bool, int | None] | None,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
-    data_format: str,
+    of_window: tuple[Any, ...],
 ) -> _Plan:
     """Plan a pooling: that with divisors is an average, any other a maximum, the positions of which may be wanted."""
+    *numbers, data_format = of_window
     leading, spatial, trailing = arguments.split(shape, data_format, ndim, "x")
-    w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
+    w = window(spatial, *numbers, elements=True)
     kernel, stride, _ = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
@@ -1583,7 +1593,9 @@ def _planned(
 
 
 @lru_cache(maxsize=4096)
-def _scattering(ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, *of_window: Any) -> _Plan:
+def _scattering(
+    ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, of_window: tuple[Any, ...]
+) -> _Plan:
     """Plan the backward of a max pooling of an array of this shape, given gradients of this dtype."""
     *numbers, data_format = of_window
     _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
@@ -1612,7 +1624,11 @@ def _scatterings(
 
 @lru_cache(maxsize=1024)  # a plan may hold an average's divisors
 def _sharing(
-    ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], divisors: tuple[bool, int | None], *of_window: Any
+    ndim: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    divisors: tuple[bool, int | None],
+    of_window: tuple[Any, ...],
 ) -> _Plan:
     """Plan the backward of an average of an array of this shape, given gradients of this dtype."""
     *numbers, data_format = of_window
@@ -1624,7 +1640,7 @@ def _sharing(
         pooled = shape[: len(shape) - len(trailing) - ndim] + w.output + trailing
         turned = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(w.kernel_size, w.padding))
         turned_window = w.kernel_size, 1, turned, 1, False, data_format
-        plan = _planned(ndim, _AVERAGES, pooled, dtype, False, (True, divisors[1]), *turned_window)
+        plan = _planned(ndim, _AVERAGES, pooled, dtype, False, (True, divisors[1]), turned_window)
         return replace(plan, pooled=pooled)
     kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
     return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
@@ -1649,7 +1665,9 @@ def _backward(
 
 
 @lru_cache(maxsize=4096)
-def _unfolding(shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, windows: Any, *of_window: Any) -> _Plan:
+def _unfolding(
+    shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, windows: Any, of_window: tuple[Any, ...]
+) -> _Plan:
     """Plan `unfold` of an array of this shape and dtype, or, of a batch, `im2col`."""
     n, c, *spatial = shape
     kernel_size, stride, padding, dilation, *_ = of_window
@@ -1667,7 +1685,7 @@ def _unfolding(shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, window
 
 
 @lru_cache(maxsize=4096)
-def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, *of_window: Any) -> _Plan:
+def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, of_window: tuple[Any, ...]) -> _Plan:
     """Plan `fold` of an array of this shape and dtype."""
     ndim = arguments.fold_rank(output_size, of_window[0])
     result, w = arguments.fold_shape(shape, output_size, ndim, *of_window[:4])
@@ -1679,7 +1697,7 @@ def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, *of
 
 
 @lru_cache(maxsize=4096)
-def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, *of_window: Any) -> _Plan:
+def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, of_window: tuple[Any, ...]) -> _Plan:
     """Plan `col2im` to an array of this shape, of columns of this dtype."""
     n, c, *spatial = shape
     kernel_size, stride, padding, dilation, *_ = of_window
@@ -1692,9 +1710,16 @@ def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, *
     return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, (blocks,), (images,))
 
 
-def scattered(dy: Array, argmax: Array, w: Window, dx: Array, trailing: tuple[int, ...] = ()) -> Array:
-    """Return dx, set to the gradients of a max pooling whose argmax is known to be valid."""
-    return _scatterings(w, dx.shape, dy.dtype, dy.flags.c_contiguous, trailing).run(dx, (dy, argmax))
+def scattered(
+    dy: Array,
+    argmax: Array,
+    w: Window,
+    shape: tuple[int, ...],
+    out: Array | Results | None,
+    trailing: tuple[int, ...] = (),
+) -> Array:
+    """Return the gradients, of this shape, of a max pooling whose argmax is known to be valid."""
+    return _scatterings(w, shape, dy.dtype, dy.flags.c_contiguous, trailing).run(out, (dy, argmax))[0]
 
 
 def checked_argmax(argmax: Array, w: Window) -> Array:

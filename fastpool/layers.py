@@ -158,8 +158,7 @@ class Pooling(Reusing):
         dy = arguments.as_float(arguments.array(dy, "dy"))
         arguments.same_shape(dy, "dy", self._argmax.shape, "that of y")
         vars(self).pop("dx", None)
-        dx = self._gradients.empty(self._input_shape, dy.dtype)
-        self.dx = scattered(dy, self._argmax, self._window, dx)
+        self.dx = scattered(dy, self._argmax, self._window, self._input_shape, self._gradients)
         return self.dx
 
 

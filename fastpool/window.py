@@ -251,9 +251,9 @@ def window(
     ValueError
         A parameter out of its range, or windows that do not fit.
     """
-    *numbers, _ = parameters(kernel_size, stride, padding, dilation, ceil_mode)
+    numbers = parameters(kernel_size, stride, padding, dilation, ceil_mode)
     windows = None if output_size is None else plain(output_size, "output_size")
-    return _window(spatial, *numbers, windows, elements, source)
+    return _window(spatial, numbers, windows, elements, source)
 
 
 def parameters(
@@ -365,8 +365,14 @@ def plain(value: object, name: str, depth: int = DEPTH) -> Plain:
 
     Of a sequence no more is read than could be right, as one may be endless, or hold itself.
     """
-    if type(value) is int or (type(value) is tuple and len(value) <= AXES and set(map(type, value)) == {int}):
+    if type(value) is int:
         return value  # as almost always, and quick to see
+    if type(value) is tuple and len(value) <= AXES:
+        for v in value:
+            if type(v) is not int:
+                break
+        else:
+            return value  # as mostly otherwise
     if depth and is_sequence(value):
         return tuple(plain(v, name, depth - 1) for v in islice(value, AXES + 1))
     if not isinstance(value, (bool, np.bool_)):
@@ -380,15 +386,12 @@ def plain(value: object, name: str, depth: int = DEPTH) -> Plain:
 @lru_cache(maxsize=4096)
 def _window(
     spatial: tuple[int, ...],
-    kernel_size: Plain,
-    stride: Plain | None,
-    padding: Plain | str,
-    dilation: Plain,
-    ceil_mode: bool,
+    numbers: tuple[Plain, Plain | None, Plain | str, Plain, bool, str],
     output_size: Plain | None,
     elements: bool,
     source: str,
 ) -> Window:
+    kernel_size, stride, padding, dilation, ceil_mode, _ = numbers
     axes = range(len(spatial))
     _require_axes(spatial, source)
     kernel = sizes(kernel_size, len(spatial), "kernel_size", 1)

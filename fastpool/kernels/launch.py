@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import mul
 from typing import Any, NamedTuple, TypeAlias
 
@@ -39,6 +39,8 @@ from fastpool.kernels.parts import KernelCompiler, PartCompiler
 
 Array = np.ndarray[Any, Any]
 Arrays: TypeAlias = "tuple[Array | None, ...]"
+Entry: TypeAlias = "Callable[[Array, Array, Arrays, Arrays], bool]"
+Bound: TypeAlias = "tuple[Entry, Array, Array]"
 
 
 class Given(NamedTuple):
@@ -93,47 +95,58 @@ class Kernel:
         self._writes = writes
         part = inline(body)
 
-        def rows(start, stop, geometry, layouts, data):
-            part(start, stop, *views(geometry, layouts, data))
+        def rows(numbers, geometry, reads, writes):
+            given = views(numbers, geometry, reads, writes)
+            if given[0]:
+                part(*given[1:])
+            return given[0]
 
-        def ranges(threads, rows, geometry, layouts, data):
-            arrays = views(geometry, layouts, data)
-            for i in prange(threads):
-                part(rows * i // threads, rows * (i + 1) // threads, *arrays)
+        def ranges(numbers, geometry, reads, writes):
+            given = views(numbers, geometry, reads, writes)
+            if given[0]:
+                threads, rows, arrays = given[1], given[2], given[3:]
+                for i in prange(threads):
+                    part(rows * i // threads, rows * (i + 1) // threads, *arrays)
+            return given[0]
 
         self._serial = compiled(body.__name__, pipeline_class=KernelCompiler)(rows)
         self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
-        self._entries: dict[tuple[bool, tuple[np.dtype[Any] | None, ...]], Callable[..., None]] = {}
+        self._entries: dict[tuple[bool, tuple[np.dtype[Any] | None, ...]], Entry] = {}
 
     def __call__(self, rows: int, nbytes: int, geometry: Array, *arrays: Array | None) -> None:
         """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where `nbytes` pay for that.
 
         The arrays have four axes, and contiguous rows.
         """
-        layouts = _layouts(*[None if a is None else (a.shape, a.strides) for a in arrays])
+        layouts = [None if a is None else (a.shape, a.strides) for a in arrays]
         dtypes = tuple([None if a is None else a.dtype for a in arrays])
-        self._run(dtypes, rows, nbytes, geometry, layouts, arrays)
+        numbers = _numbers(rows, False, *layouts)
+        self._run(dtypes, rows, nbytes, numbers, geometry, arrays[: -self._writes], arrays[-self._writes :])
 
-    def bound(self, rows: int, nbytes: int, geometry: Array, *given: Given | None) -> Callable[[Arrays], None]:
-        """Return the same call of contiguous arrays, which it takes as those that are given, for one tuple of them."""
-        layouts = _layouts(*[None if a is None else a.layout for a in given])
+    def bound(self, rows: int, nbytes: int, geometry: Array, *given: Given | None) -> Bound:
+        """Return the same call of contiguous arrays, which it takes as those that are given: with what to call what.
+
+        The rest is two tuples, of the arrays that are read and of those that are written to. It returns whether it
+        ran: not if it has no rows, or if the arrays are not as `views` wants them.
+        """
+        numbers = _numbers(rows, True, *[None if a is None else a.layout for a in given])
         dtypes = tuple([None if a is None else a.dtype for a in given])
-        if rows == 0 or nbytes >= PARALLEL_BYTES:
-            return partial(self._run, dtypes, rows, nbytes, geometry, layouts)
-        entry = self._entry(False, dtypes)
-        return lambda arrays: entry(0, rows, geometry, layouts, arrays)
+        alone = rows > 0 and nbytes < PARALLEL_BYTES
+        entry = self._entry(False, dtypes) if alone else partial(self._run, dtypes, rows, nbytes)
+        return entry, numbers, geometry
 
     def _run(
         self,
         dtypes: tuple[np.dtype[Any] | None, ...],
         rows: int,
         nbytes: int,
+        numbers: Array,
         geometry: Array,
-        layouts: Array,
-        arrays: Arrays,
-    ) -> None:
+        reads: Arrays,
+        writes: Arrays,
+    ) -> bool:
         if rows == 0:
-            return
+            return False
         threads, launch = 1, False
         if nbytes >= PARALLEL_BYTES:
             threads = min(rows, _threading.threads)
@@ -142,13 +155,12 @@ class Kernel:
                 threads = 1
         entry = self._entry(launch, dtypes)
         if launch:
-            entry(threads, rows, geometry, layouts, arrays)
-        elif threads == 1:
-            entry(0, rows, geometry, layouts, arrays)
-        else:
-            _threading.run(entry, threads, rows, geometry, layouts, arrays)
+            return entry(_range(numbers, threads, rows), geometry, reads, writes)
+        if threads == 1:
+            return entry(numbers, geometry, reads, writes)
+        return _threading.run(entry, threads, rows, numbers, geometry, reads, writes)
 
-    def _entry(self, launch: bool, dtypes: tuple[np.dtype[Any] | None, ...]) -> Callable[..., None]:
+    def _entry(self, launch: bool, dtypes: tuple[np.dtype[Any] | None, ...]) -> Entry:
         """Return what is compiled for these dtypes, once: arrays are strided, and read-only if they are read."""
         try:
             return self._entries[launch, dtypes]  # found without Numba's own dispatch, which takes longer
@@ -157,21 +169,26 @@ class Kernel:
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set: fastpool needs Numba's compiler, fastpool.reference does not")
         reads = len(dtypes) - self._writes
-        data = types.BaseTuple.from_types(
-            [types.none if d is None else Elements(simd.element(d), i < reads) for i, d in enumerate(dtypes)]
-        )
+        data = [types.none if d is None else Elements(simd.element(d), i < reads) for i, d in enumerate(dtypes)]
         dispatcher = self._parallel if launch else self._serial
         numbers = Elements(types.int64, True)
-        signature = types.int64, types.int64, numbers, numbers, data
+        signature = numbers, numbers, *map(types.BaseTuple.from_types, (data[:reads], data[reads:]))
         entry = _uninterrupted(partial(_compile, dispatcher), signature)
         self._entries[launch, dtypes] = entry
         return entry
 
 
 @lru_cache(maxsize=4096)
-def _layouts(*arrays: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Array:
-    """Return the shape and strides of each array as `views` reads them."""
-    return np.array([(0,) * 8 if a is None else a[0] + a[1] for a in arrays], np.int64)
+def _numbers(rows: int, contiguous: bool, *layouts: tuple[tuple[int, ...], tuple[int, ...]] | None) -> Array:
+    """Return the numbers of a call, as `views` reads them, of the rows from 0 to `rows`."""
+    return np.array([0, rows, contiguous, *chain(*((0,) * 8 if a is None else a[0] + a[1] for a in layouts))], np.int64)
+
+
+def _range(numbers: Array, start: int, stop: int) -> Array:
+    """Return the numbers of the same call, of these rows alone."""
+    numbers = numbers.copy()
+    numbers[:2] = start, stop
+    return numbers
 
 
 def _compile(dispatcher: Any, signature: Any) -> Any:
@@ -241,14 +258,14 @@ class _Threading:
         layer = numba.threading_layer()
         return not self._forked and (layer == "tbb" or (layer == "omp" and "OMP_WAIT_POLICY" in os.environ))
 
-    def run(self, entry: Callable[..., None], threads: int, rows: int, *arguments: Any) -> None:
-        """Call entry(start, stop, *arguments) for ranges of all rows, on this thread and up to threads - 1 more."""
+    def run(self, entry: Entry, threads: int, rows: int, numbers: Array, *others: Any) -> bool:
+        """Call entry(numbers, *others) for ranges of all rows, on this thread and up to threads - 1 more."""
         pieces = min(rows, RANGES * threads)
-        ranges = iter([(rows * i // pieces, rows * (i + 1) // pieces) for i in range(pieces)])
+        ranges = iter([_range(numbers, rows * i // pieces, rows * (i + 1) // pieces) for i in range(pieces)])
+        ran: list[bool] = []
 
         def work() -> None:
-            for start, stop in ranges:
-                entry(start, stop, *arguments)
+            ran.extend(entry(piece, *others) for piece in ranges)
 
         helpers: list[Future[None]] = []
         with contextlib.suppress(RuntimeError), self._lock:  # the interpreter may be shutting down
@@ -259,6 +276,7 @@ class _Threading:
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
+        return all(ran)
 
 
 _threading = _Threading()
