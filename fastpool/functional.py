@@ -1733,12 +1733,20 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
             raise arguments.argmax_error(w)
         return argmax if argmax.flags.c_contiguous else argmax.copy()
     argmax = np.ascontiguousarray(argmax)
-    found = np.zeros((1, 1, 1, 1), np.uint8)
-    count = argmax.size // w.output[-1]
-    max_pool_backward.find_invalid(count, argmax.nbytes, w.geometry, argmax.reshape(1, 1, count, w.output[-1]), found)
-    if found[0, 0, 0, 0]:
+    found = np.zeros(1, np.uint8)
+    launch, numbers, geometry = _finding(w, argmax.size)
+    launch(numbers, geometry, (argmax,), (found,))
+    if found[0]:
         raise arguments.argmax_error(w)
     return argmax
+
+
+@lru_cache(maxsize=4096)
+def _finding(w: Window, size: int) -> Bound:
+    """Plan the search for what is outside of its window among so many positions."""
+    rows, width = size // w.output[-1], w.output[-1]
+    given, found = Given((1, 1, rows, width), w.argmax_dtype), Given((1, 1, 1, 1), np.dtype(np.uint8))
+    return max_pool_backward.find_invalid.bound(rows, size * w.argmax_dtype.itemsize, w.geometry, given, found)
 
 
 def _planes(x: Array, w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()) -> Array:

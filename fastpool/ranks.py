@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from types import FunctionType
 from typing import Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -29,14 +28,10 @@ def ranks(
 def _of_rank(function: Callable[Concatenate[int, P], R], ndim: int, examples: str) -> Callable[P, R]:
     signature = inspect.signature(function)
     first, *others = signature.parameters.values()
-    # Made as dataclasses make theirs: to hand on *args and **kwargs takes a tenth of the time of a small call, and to
-    # hand on by keyword, as `function` takes some, a twentieth.
-    code = function.__code__
-    code = code.replace(co_argcount=code.co_argcount + code.co_kwonlyargcount, co_kwonlyargcount=0)
-    positional = FunctionType(code, function.__globals__)
+    # Made as dataclasses make theirs: to hand on *args and **kwargs takes a tenth of the time of a small call.
     bare = inspect.Signature([parameter.replace(annotation=parameter.empty) for parameter in others])
-    handed = ", ".join(p.name for p in others)
-    made: Callable[P, R] = eval(f"lambda {str(bare)[1:-1]}: function({ndim}, {handed})", {"function": positional})
+    handed = ", ".join(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name for p in others)
+    made: Callable[P, R] = eval(f"lambda {str(bare)[1:-1]}: function({ndim}, {handed})", {"function": function})
     of_rank = wraps(function)(made)
     name, backward, _ = function.__name__.removeprefix("_").partition("_backward")
     of_rank.__name__ = of_rank.__qualname__ = f"{name}{ndim}d{backward}"

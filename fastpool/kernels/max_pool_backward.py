@@ -90,9 +90,10 @@ def route(start, stop, geometry, dy, argmax, dx):
     limit, end_at = stop * w.input, argmax.size
     piece = min(w.output, STEPS * lanes)
     vectors = ceil_div(piece, lanes)
+    high = min(h.places, h.stride)  # by a line of windows: a single one may be higher than the plane
     long = h.stride * ceil_div(w.output, lanes) > STEPS
     most = min(h.output, STEPS // (h.stride * vectors)) if given.row_step == w.output and not long else 1
-    count = vectors if long else h.places * vectors
+    count = vectors if long else high * vectors
     table = np.empty((3, most * count), np.int64)
     steps = Steps(simd.pointer(table), simd.pointer(table[1:]), simd.pointer(table[2:]))
     for i in range(most * count):
@@ -140,9 +141,9 @@ def route(start, stop, geometry, dy, argmax, dx):
             some = min(most, lines - out)
             top = row - phase
             bottom = min(behind, top + some * h.stride)
-            begin, end = min(phase, h.places) * vectors, some * count
+            begin, end = min(phase, high) * vectors, some * count
             if bottom < top + some * h.stride:
-                end = ((bottom - top) // h.stride * h.places + min((bottom - top) % h.stride, h.places)) * vectors
+                end = ((bottom - top) // h.stride * high + min((bottom - top) % h.stride, high)) * vectors
             into = top * w.input
             if not holding and bottom * w.input + 2 * lanes > limit:
                 holding, held_from = True, row * w.input
