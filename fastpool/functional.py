@@ -1042,7 +1042,8 @@ def _adaptive_max_pool_backward(
     if trailing:  # positions in planes of pixels, each of so many channels
         indices = indices * trailing[0] + np.arange(trailing[0])
     written = _contiguous(dx)
-    gradient, elements, target = (_planes(a, w, trailing) for a in (dy, indices, written))
+    element = _summed(dy.dtype)
+    gradient, elements, target = (_planes(a, w, trailing) for a in (dy.view(element), indices, written.view(element)))
     adaptive.adaptive_max_pool_backward(prod(target.shape[:2]), dx.nbytes, w.geometry, gradient, elements, target)
     return _finished(dx, written)
 
@@ -1658,8 +1659,9 @@ def _backward(
     """Plan a kernel that makes dx of dy, and of positions of this dtype or of divisors."""
     pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
     axes, given = _axes(shape, w, trailing), _axes(pooled, w, trailing)
-    inputs = Given(given, dtype), *([] if positions is None else [Given(given, positions)])
-    outputs = (Given(axes, dtype),)
+    element = _summed(dtype)
+    inputs = Given(given, element), *([] if positions is None else [Given(given, positions)])
+    outputs = (Given(axes, element),)
     nbytes = prod(shape) * dtype.itemsize
     return _Plan(w, shape, dtype, pooled, trailing, kernel, prod(axes[:3]), nbytes, inputs, outputs, divisors)
 
@@ -1770,6 +1772,11 @@ def _axes(
 def _element(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that kernels take for this one: uint8 for bool."""
     return np.dtype(np.uint8) if dtype.char == "?" else dtype
+
+
+def _summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that kernels add numbers of this one up in: unsigned integers have the bits of signed ones."""
+    return np.dtype(f"i{dtype.itemsize}") if dtype.kind == "u" else dtype
 
 
 def _spatial_last(x: Array, ndim: int, trailing: tuple[int, ...]) -> Array:

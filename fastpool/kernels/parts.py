@@ -10,12 +10,14 @@ managers, lists, functions that are inlined before they are typed, and expressio
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from numba.core import typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.lowering import Lower
 
 from fastpool.kernels import simd
 
@@ -44,6 +46,61 @@ class _Typing:
         return _signatures[key]
 
 
+_sizes: dict[str, int] = {}
+_counted: dict[types.Type, bool] = {}
+
+
+def _size_of(data: Any, of_type: Any) -> int:
+    """Return how many bytes a value has in memory."""
+    name = str(of_type)
+    if name not in _sizes:
+        _sizes[name] = of_type.get_abi_size(data)
+    return _sizes[name]
+
+
+class _Lower(Lower):
+    """Numba's way to LLVM's code, in less time.
+
+    LLVM is asked for the size of a type once, not of every variable; and when a variable is not used any more, nothing
+    is done unless references to it are counted. Machine code is the same.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context.get_abi_sizeof = partial(_size_of, self.context.target_data)  # this function's own context
+
+    def counted(self, typ: types.Type) -> bool:
+        """Return whether references to a value of this type, or to a part of it, are counted."""
+        if typ not in _counted:
+            _counted[typ] = self.context.data_model_manager[typ].contains_nrt_meminfo()
+        return _counted[typ]
+
+    def incref(self, typ: types.Type, value: Any) -> None:
+        """Count one more reference."""
+        if self.counted(typ):
+            super().incref(typ, value)
+
+    def decref(self, typ: types.Type, value: Any) -> None:
+        """Count one less."""
+        if self.counted(typ):
+            super().decref(typ, value)
+
+    def delvar(self, name: str) -> None:
+        """Let go of a variable."""
+        if self.counted(self.typeof(name)):
+            super().delvar(name)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class NativeLowering(typed_passes.NativeLowering):
+    """Numba's, that way."""
+
+    @property
+    def lowering_class(self) -> Any:
+        """Return what lowers a function."""
+        return _Lower
+
+
 @register_pass(mutates_CFG=True, analysis_only=False)
 class TypeInference(typed_passes.NopythonTypeInference):
     """Numba's, in such a context."""
@@ -70,7 +127,7 @@ PASSES = (
     typed_passes.PreLowerStripPhis,
     typed_passes.IRLegalization,
     typed_passes.AnnotateTypes,
-    typed_passes.NativeLowering,
+    NativeLowering,
     typed_passes.NoPythonBackend,
 )
 
