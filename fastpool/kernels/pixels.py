@@ -27,6 +27,8 @@ SHARED, PAIR = 4, 2
 KEPT = 1 << 19
 #: Of arrays of so many bytes, the rows of a window are asked for so many elements ahead, each for itself.
 FAR, AHEAD = 1 << 23, 512
+#: Of results of so many bytes, so many elements are held back.
+HELD = 1 << 12
 
 
 @inline
@@ -331,10 +333,11 @@ def avg_pool_pixels_large(start, stop, geometry, x, heights, widths, y):
 
 @inline
 def sweep_back(start, stop, geometry, dy, dx, add, more):
-    """Call `add(rows, columns, into, channels, more)` for each pixel of dx in the rows from start to stop.
+    """Call `add` for each pixel of dx in the rows from start to stop, with where to write it.
 
     `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
-    places that it has in them, and how many there are.
+    places that it has in them, and how many there are. What is far from any cache is held back, to be written past
+    them in long runs, as it need not be read then.
     """
     z, h, w = axes(geometry)
     given = layout(dy)
@@ -352,6 +355,9 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
                 counts[column] += 1
     rows_table = np.empty((2, z.kernel * h.kernel), np.int64)
     row_windows, row_places = simd.pointer(rows_table), simd.pointer(rows_table[1])
+    result, holding = simd.pointer(dx), dx.size * dx.itemsize >= FAR and channels <= HELD
+    held_array = np.empty(HELD if holding else 0, dx.dtype)
+    held, held_from, into = simd.pointer(held_array), start * dx.shape[3], start * dx.shape[3]
     for row in range(start, stop):
         plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
         met = lines_meeting(z, h, number, y, row_windows, row_places)
@@ -359,9 +365,15 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
         for column in range(w.input):
             t = column * most
             columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])
-            into = (row * w.input + column) * channels
-            add((row_windows, row_places, met), columns, base, base_at, into, channels, h, w, more)
-    simd.keep((counts_table, columns_table, rows_table))
+            if holding and into + channels - held_from > HELD:
+                simd.stream(result, held_from, held, 0, into - held_from)
+                held_from = into
+            pixel = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
+            add((row_windows, row_places, met), columns, base, base_at, pixel, channels, h, w, more)
+            into += channels
+    if holding:
+        simd.stream(result, held_from, held, 0, into - held_from)
+    simd.keep((counts_table, columns_table, rows_table, held_array))
 
 
 @inline
@@ -382,9 +394,9 @@ def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns
 
 
 @inline
-def scatter(rows, columns, base, base_at, into, channels, h, w, more):
+def scatter(rows, columns, base, base_at, pixel, channels, h, w, more):
     """Write one pixel's gradients of a max pooling."""
-    d, dp, gradients, positions, row_step, result = more
+    d, dp, gradients, positions, row_step = more
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
@@ -393,13 +405,13 @@ def scatter(rows, columns, base, base_at, into, channels, h, w, more):
         v = received(
             d4, dp4, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, whole4, True
         )
-        simd.store(result, into + c, v)
+        simd.store(pixel, c, v)
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         v = received(
             d, dp, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, mask, whole
         )
-        simd.store_first(result, into + c, v, channels - c)
+        simd.store_first(pixel, c, v, channels - c)
 
 
 @kernel()
@@ -407,7 +419,7 @@ def max_pool_pixels_backward(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx from start to stop, counted over its planes."""
     d = simd.tag(dy)
     row_step = dy.strides[2] // dy.itemsize
-    more = (d, simd.position_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step, simd.pointer(dx))
+    more = (d, simd.position_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step)
     sweep_back(start, stop, geometry, dy, dx, scatter, more)
 
 
@@ -425,20 +437,20 @@ def shares(d, gradients, base, row_step, rows, columns, channels, heights, width
 
 
 @inline
-def spread(rows, columns, base, base_at, into, channels, h, w, more):
+def spread(rows, columns, base, base_at, pixel, channels, h, w, more):
     """Write one pixel's gradients of an average pooling."""
-    d, gradients, heights, widths, row_step, result = more
+    d, gradients, heights, widths, row_step = more
     d4 = simd.widened(d, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
     shared = channels // (SHARED * lanes) * (SHARED * lanes)
     for c in range(0, shared, SHARED * lanes):
         v = shares(d4, gradients, base + c, row_step, rows, columns, channels, heights, widths, whole4, True)
-        simd.store(result, into + c, v)
+        simd.store(pixel, c, v)
     for c in range(shared, channels, lanes):
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         v = shares(d, gradients, base + c, row_step, rows, columns, channels, heights, widths, mask, whole)
-        simd.store_first(result, into + c, v, channels - c)
+        simd.store_first(pixel, c, v, channels - c)
 
 
 @kernel()
@@ -446,5 +458,5 @@ def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
     """Compute the rows of dx from start to stop, counted over its planes; heights and widths as in the forward pass."""
     d = simd.tag(dy)
     row_step = dy.strides[2] // dy.itemsize
-    more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step, simd.pointer(dx))
+    more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step)
     sweep_back(start, stop, geometry, dy, dx, spread, more)
