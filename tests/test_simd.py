@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers import FLOATS, INTEGERS, NUMBERS, same_bits, same_values
+from helpers import FLOATS, INTEGERS, NUMBERS, SIZES, same_bits, same_values
 from jobs import run
 from numba import njit
 
@@ -550,7 +550,7 @@ def test_every(dtype):
 
 
 @pytest.mark.parametrize("stride", range(2, 8))
-@every_number
+@pytest.mark.parametrize("dtype", SIZES, ids=str)  # which are moved, whatever they mean
 def test_elements_apart(dtype, stride):
     # Every so many elements, and elements of so many runs in turn: one undoes the other.
     @njit
