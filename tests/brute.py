@@ -2,7 +2,7 @@
 
 import math
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 
 import numpy as np
@@ -18,9 +18,12 @@ def windows(spatial, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=
     kernel_size = each(kernel_size, ndim)
     stride = kernel_size if stride is None else each(stride, ndim)
     others = (each(value, ndim) for value in (padding, dilation, output_size))
-    return _pairs(
-        kernel_size, spatial, [_axis(*axis, ceil_mode) for axis in zip(spatial, kernel_size, stride, *others)]
-    )
+    return _windows(kernel_size, tuple(spatial), tuple(zip(spatial, kernel_size, stride, *others)), ceil_mode)
+
+
+@lru_cache(maxsize=64)  # of the same windows many arrays are pooled
+def _windows(kernel_size, spatial, axes, ceil_mode):
+    return _pairs(kernel_size, spatial, [_axis(*axis, ceil_mode) for axis in axes])
 
 
 def adaptive_windows(spatial, output_size):

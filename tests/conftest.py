@@ -16,7 +16,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 #: Files whose tests are few and long: they come first, or all would wait for the last of them.
-LONG = {f"test_{name}" for name in ("memory", "faults", "processes", "cache", "lowering", "widths", "columns")}
+NAMES = "memory", "faults", "processes", "cache", "lowering", "widths", "columns", "ranks", "testing"
+LONG = {f"test_{name}" for name in NAMES}
 
 
 def pytest_collection_modifyitems(items):

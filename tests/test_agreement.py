@@ -12,16 +12,22 @@ from fastpool import reference
 from fastpool.testing import strategies
 from fastpool.testing.arrays import laid_out
 
+#: Windows further apart in a row have kernels of their own to compile: they are drawn of float32 alone. Of every dtype,
+#: tests/test_simd.py has elements at any distance.
+NEAR = 3
+
 
 @st.composite
 def pools(draw, dtypes=strategies.dtypes, kinds=strategies.KINDS):
     """An input and the keyword arguments of its pooling."""
     spatial, window = draw(strategies.windows())
+    _, stride = strategies.each(window["stride"] or window["kernel_size"], 2)
+    dtype = draw(dtypes if stride <= NEAR else st.just(np.dtype("f")))
     shape = (*draw(strategies.leading_axes), *spatial)
     if draw(st.booleans()):
         window["data_format"] = "channels_last"
         shape = (*shape[:-2][:1], *spatial, draw(strategies.channels))
-    return draw(strategies.arrays(shape, draw(dtypes), kinds)), window
+    return draw(strategies.arrays(shape, dtype, kinds)), window
 
 
 @st.composite
@@ -124,10 +130,11 @@ def test_columns(case, layout):
         same_bits(fastpool.fold(given_cols, x.shape[2:], **window), dx)
 
 
-@given(st.data(), st.tuples(*[st.integers(1, 5)] * 2) | st.integers(1, 9), st.sampled_from(FLOATS))
+@given(st.data(), st.tuples(*[st.integers(1, 5)] * 2) | st.integers(1, 9))
 @settings(max_examples=100)
-def test_pooling(data, pool, dtype):
+def test_pooling(data, pool):
     few = st.integers(0, 3)
+    dtype = data.draw(st.sampled_from(FLOATS if strategies.each(pool, 2)[1] <= NEAR else FLOATS[:1]))
     shape = tuple(data.draw(sizes) for sizes in (few, few, strategies.SHORT, strategies.LENGTHS))
     x = data.draw(strategies.arrays(shape, dtype))
     fast, slow = fastpool.Pooling(pool), reference.Pooling(pool)

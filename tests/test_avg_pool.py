@@ -201,10 +201,11 @@ def test_wide_kernels(implementation, window, dtype):
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("width", [2049, 4101])
-def test_long_rows(implementation, width, window):
+def test_long_rows(width, window):
+    # Of the kernels: for the reference, all lengths are alike.
     shape = (4, width)
-    check(implementation, random_array(shape, np.float32), **window)
-    check_back(implementation, gradient(shape, np.float32, **window), shape, **window)
+    check(fastpool, random_array(shape, np.float32), **window)
+    check_back(fastpool, gradient(shape, np.float32, **window), shape, **window)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import brute
 import numpy as np
 import pytest
-from helpers import DTYPES, FLOATS, same_bits, same_values, sentinel, surroundings, widths
+from helpers import DTYPES, FLOATS, SIZES, same_bits, same_values, sentinel, surroundings, widths
 
+import fastpool
 from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
 #: The windows that networks use, and some that no kernel is written for.
@@ -14,6 +15,9 @@ WINDOWS = [
     {"kernel_size": 3, "ceil_mode": True},
     {"kernel_size": (5, 4), "stride": (2, 3), "padding": (1, 2), "dilation": (1, 2), "ceil_mode": True},
 ]
+#: Dtypes and windows: of all windows, the first and the last are small and large ones for kernels.
+EVERY = [(dtype, window) for dtype in DTYPES for window in (WINDOWS if dtype in SIZES else WINDOWS[::5])]
+every_dtype = pytest.mark.parametrize(("dtype", "window"), EVERY, ids=str)
 
 
 def check(implementation, x, same=same_values, **window):
@@ -39,9 +43,8 @@ def test_row_widths(implementation, window, dtype):
         check(implementation, random_array((5, width), dtype, width), **window)
 
 
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@every_dtype
 @pytest.mark.parametrize("kind", ["random", "ties", "specials", "lowest"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dtypes(implementation, dtype, kind, window):
     check(implementation, random_array((2, 9, 37), dtype, kind=kind), **window)
 
@@ -154,7 +157,7 @@ def test_padding_never_wins(implementation, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_first_of_ties_wins(implementation, dtype):
     x = np.ones((9, 45), dtype)
-    for window in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2}, {"kernel_size": 4, "stride": 1}):
+    for window in ({"kernel_size": 2}, {"kernel_size": 3, "stride": (3, 2)}, {"kernel_size": 4, "stride": (1, 2)}):
         y, argmax = implementation.max_pool2d(x, **window, return_argmax=True)
         same_values(argmax, np.zeros(y.shape, np.uint8))
 
@@ -202,7 +205,7 @@ def test_argmax_dtype_grows_with_the_kernel(implementation, kernel_size, dtype):
     "window", [{"kernel_size": (2, 150), "stride": 1}, {"kernel_size": (20, 15), "stride": (3, 9)}]
 )
 @pytest.mark.parametrize("kind", ["random", "ties", "specials"])
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_wide_kernels(implementation, window, kind, dtype):
     x = random_array((24, 190), dtype, kind=kind)
     values, argmax, indices = brute.max_pool2d(x, **window)
@@ -215,9 +218,10 @@ def test_wide_kernels(implementation, window, kind, dtype):
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("width", [2047, 2048, 2049, 4101])
-@pytest.mark.parametrize("dtype", [np.float64, np.int8])
-def test_long_rows(implementation, width, window, dtype):
-    check(implementation, random_array((6, width), dtype, width), **window)
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+def test_long_rows(width, window, dtype):
+    # Of the kernels: for the reference, all lengths are alike.
+    check(fastpool, random_array((6, width), dtype, width), **window)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -247,10 +251,9 @@ def test_long_steps(implementation, spatial, window):
 
 
 @pytest.mark.parametrize("layout", INPUT_LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("window", WINDOWS[1:4], ids=str)
+@every_dtype
 def test_layouts(implementation, layout, dtype, window):
-    x = random_array((2, 3, 7, 19), dtype)
+    x = random_array((2, 3, 7, 37), dtype)
     y, argmax = implementation.max_pool2d(x, **window, return_argmax=True)
     given = laid_out(x, layout)
     again, positions = implementation.max_pool2d(given, **window, return_argmax=True)
@@ -286,10 +289,9 @@ def test_lists(implementation, x):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("window", WINDOWS[1:4], ids=str)
+@every_dtype
 def test_out(implementation, layout, dtype, window):
-    x = random_array((2, 3, 7, 19), dtype)
+    x = random_array((2, 3, 7, 37), dtype)
     expected, argmax = implementation.max_pool2d(x, **window, return_argmax=True)
     out = sentinel(expected.shape, dtype, layout)
     around = surroundings(out)

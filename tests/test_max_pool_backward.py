@@ -2,7 +2,7 @@ import brute
 import numba
 import numpy as np
 import pytest
-from helpers import FLOATS, INTEGERS, NUMBERS, same_bits, sentinel, surroundings, widths
+from helpers import FLOATS, INTEGERS, NUMBERS, SIZES, same_bits, sentinel, surroundings, widths
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -65,13 +65,17 @@ def test_leading_axes(implementation, leading, window):
 
 @pytest.mark.parametrize("window", WINDOWS[:5], ids=str)
 @pytest.mark.parametrize("width", [2047, 2049, 4101])
-def test_long_rows(implementation, width, window):
+def test_long_rows(width, window):
+    # Of the kernels: for the reference, all lengths are alike.
     shape = (4, width)
-    check(implementation, *case(shape, np.float32, **window), shape, **window)
+    check(fastpool, *case(shape, np.float32, **window), shape, **window)
 
 
-@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "window"),
+    [(dtype, window) for dtype in NUMBERS for window in (WINDOWS if dtype in SIZES else WINDOWS[::5])],
+    ids=str,
+)
 def test_after_the_forward(implementation, dtype, window):
     x = random_array((3, 12, 23), dtype, kind="ties")
     y, argmax = implementation.max_pool2d(x, **window, return_argmax=True)
@@ -291,7 +295,7 @@ def test_gradients_of_volumes_add_up_in_kernel_order(implementation):
         assert dx[1, 1, 1] == 5 != dy.astype(float).sum()
 
 
-@given(st.sampled_from([1, 3]), st.data(), st.sampled_from(["f4", "f8", "i4"]), strategies.input_layouts)
+@given(st.sampled_from([1, 3]), st.data(), st.sampled_from(["f4", "f8", "i2"]), strategies.input_layouts)
 @settings(max_examples=500)
 def test_other_ranks_agree(ndim, data, dtype, layout):
     lengths = (strategies.SHORT,) * (ndim - 1) + (strategies.LENGTHS,)

@@ -50,6 +50,8 @@ def check_any_rank(ndim):
         "stride": tuple(int(s) for s in rng.integers(1, 4, ndim)),
         "padding": tuple(tuple(int(p) for p in rng.integers(0, k, 2)) for k in kernel),
     }
+    if window["stride"][-1] > 2:
+        dtype = "f4"  # not to compile all strides for all dtypes
     x = rng.integers(0, 99, (2, 2, *spatial)).astype(dtype)
     check("unfold", x, **window)
     size = spatial if ndim > 1 else list(spatial)
@@ -141,13 +143,13 @@ if FUNCTIONS == "one apart":
 if FUNCTIONS == "long rows":
     for case in range(24):
         shape = 2, int(rng.integers(1, 5)), int(rng.integers(500, 1100))
-        x = rng.integers(0, 99, shape).astype(rng.choice(["f4", "f8"]))
+        x = rng.integers(0, 99, shape).astype(np.float32)
         kernel, stride = int(rng.integers(1, 6)), int(rng.integers(1, 4))
         for name in ("max_pool1d", "avg_pool1d"):
             check(name, x, kernel, stride, kernel // 2)
     raise SystemExit
 for case in range(60):
-    dtype = rng.choice(["f4", "f8", "u1", "i4"])
+    dtype = rng.choice(["f4", "f8", "u1", "i2"])
     n, c = (int(size) for size in rng.integers(1, 4, 2))
     height, width = (int(rng.integers(1, most)) for most in (20, 100))
     kernel = tuple(int(rng.integers(1, min(size, 6) + 1)) for size in (height, width))
@@ -156,6 +158,8 @@ for case in range(60):
         "stride": tuple(int(s) for s in rng.integers(1, 6, 2)),
         "padding": tuple(tuple(int(p) for p in rng.integers(0, k, 2)) for k in kernel),
     }
+    if window["stride"][1] > 3:
+        dtype = "f4"  # as above
     x = rng.integers(0, 99, (n, c, height, width)).astype(dtype)
     if FUNCTIONS == "im2col":
         check("im2col", x, **window)

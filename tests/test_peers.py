@@ -192,8 +192,8 @@ def test_average_pool_of_onnx(implementation, spatial, window, attributes, inclu
     near(implementation.avg_pool2d(x, **window), y, magnitude, 2 * np.prod(kernel))
 
 
-@pytest.mark.parametrize(("pool", "spatial"), [(1, (3, 5)), (2, (6, 34)), (3, (9, 33)), ((4, 5), (8, 40))])
-@pytest.mark.parametrize("dtype", ["u1", "i4", *FLOATS])
+@pytest.mark.parametrize(("pool", "spatial"), [(1, (3, 5)), (2, (6, 34)), (3, (9, 33)), ((4, 3), (8, 39))])
+@pytest.mark.parametrize("dtype", ["u1", "i2", *FLOATS])
 def test_block_reduce_of_skimage(implementation, pool, spatial, dtype):
     measure = pytest.importorskip("skimage.measure")
     x = random_array((2, 3, *spatial), dtype)
@@ -203,8 +203,8 @@ def test_block_reduce_of_skimage(implementation, pool, spatial, dtype):
     same_values(implementation.Pooling(pool).forward(x), y if y.dtype.kind == "f" else y.astype(float))
 
 
-@pytest.mark.parametrize(("pool", "spatial"), [(1, (3, 5)), (2, (6, 34)), (3, (9, 33)), ((4, 5), (8, 40))])
-@pytest.mark.parametrize("dtype", ["u1", "i4", *FLOATS])
+@pytest.mark.parametrize(("pool", "spatial"), [(1, (3, 5)), (2, (6, 34)), (3, (9, 33)), ((4, 3), (8, 39))])
+@pytest.mark.parametrize("dtype", ["u1", "i2", *FLOATS])
 def test_block_averages_of_skimage(implementation, pool, spatial, dtype):
     measure = pytest.importorskip("skimage.measure")
     x = random_array((2, 3, *spatial), dtype)

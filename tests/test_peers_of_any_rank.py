@@ -297,7 +297,7 @@ def test_pools_of_onnx(implementation, ndim, window, length):
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("pool", [1, 2, 3])
-@pytest.mark.parametrize("dtype", ["u1", "i4", *FLOATS])
+@pytest.mark.parametrize("dtype", ["u1", np.float32])
 def test_block_reduce_of_skimage(implementation, ndim, pool, dtype):
     measure = pytest.importorskip("skimage.measure")
     x = random_array((2, *(6,) * ndim), dtype)
