@@ -435,3 +435,24 @@ def test_steps_longer_than_any_array(implementation):
     # Places that are far apart share no rows, however many windows they make of padding.
     check(implementation, x, kernel_size=(2, 1), padding=((2**40, 0), (0, 0)), dilation=(2**40, 1))
     check(implementation, x, kernel_size=2, stride=2**40, padding=((2**40 - 1, 2**40 - 1), (0, 0)), dilation=(2**40, 1))
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((224, 225), {"kernel_size": 2, "stride": 2}),
+        ((100, 66), {"kernel_size": 2, "stride": 3}),
+        ((20, 30, 64), {"kernel_size": 2, "stride": 2}),
+        ((40, 4099), {"kernel_size": 2, "stride": 2}),
+    ],
+    ids=str,
+)
+def test_results_that_no_cache_holds(spatial, window):
+    channels = 1 + (9 << 20) // int(8 * np.prod(spatial))
+    x = random_array((2, channels, *spatial), np.float32, kind="ties")
+    cols = reference.unfold(x, **window)
+    expected = reference.fold(cols, spatial, **window)
+    same_bits(fastpool.fold(cols, spatial, **window), expected)
+    if len(spatial) == 2:
+        flat = np.moveaxis(cols, 0, 1).reshape(cols.shape[1], -1)
+        same_bits(fastpool.col2im(flat, x.shape, **window), expected)

@@ -355,6 +355,8 @@ def add_run(d, columns, at, shift, sums, into, count, mask):
 JOINED = 1 << 12
 #: Of long rows no fewer windows are.
 PIECE = 1 << 8
+#: Rows of fewer elements take longer to hold back than that spares.
+HELD = 1 << 6
 
 
 @kernel()
@@ -383,6 +385,10 @@ def join(start, stop, geometry, cols, dx):
     joined = simd.pointer(joined_scratch)
     for i in range(0, h.places * room - lanes, lanes):
         simd.store(joined, i, zero)
+    # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
+    far = not cut and HELD <= w.input <= JOINED and dx.size * dx.itemsize >= FAR
+    held_array = np.empty(JOINED + lanes if far else 0, dx.dtype)
+    held, held_from, holding = simd.pointer(held_array), 0, 0
     row = start
     while row < stop:
         number, y = row // h.input % z.input, row % h.input
@@ -411,19 +417,25 @@ def join(start, stop, geometry, cols, dx):
             phase, place, count = first_phase, 0, given
             into = base + row * w.input + first * step
             for _ in range(row, behind):
+                to, end = result, into + behind_row if cut else limit
+                if far:
+                    if into != held_from + holding or holding + w.input > JOINED:
+                        simd.stream(result, held_from, held, 0, holding)
+                        held_from, holding = into, 0
+                    to, end = simd.offset(held, -held_from), into + w.input + lanes
+                    holding += w.input
                 if phase < h.places and count > 0:
-                    end = into + behind_row if cut else limit
                     for i in range(0, width, lanes):
                         simd.rolled()
                         v = simd.load(d, joined, phase * room + place + i) + zero
-                        simd.store_before(result, into + i, v, end)
+                        simd.store_before(to, into + i, v, end)
                     for i in range(into + width, into + width + rest):
                         simd.rolled()
-                        simd.store_scalar(result, i, nothing)
+                        simd.store_scalar(to, i, nothing)
                 elif first == 0:
                     for i in range(into, into + w.input, lanes):
                         simd.rolled()
-                        simd.store_before(result, i, zero, limit)
+                        simd.store_before(to, i, zero, end)
                 into += w.input
                 phase += 1
                 if phase == h.stride:
@@ -432,7 +444,8 @@ def join(start, stop, geometry, cols, dx):
                     count -= 1
             first += some
         row = behind
-    simd.keep((joined_scratch,))
+    simd.stream(result, held_from, held, 0, holding)
+    simd.keep((joined_scratch, held_array))
 
 
 @kernel()
