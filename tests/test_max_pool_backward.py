@@ -403,6 +403,16 @@ def test_results_that_no_cache_holds(dtype, spatial, window):
     same_bits(dx, np.concatenate([expected] * repeats))
 
 
+@pytest.mark.parametrize("margins", [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)], ids=str)
+@pytest.mark.parametrize("width", [2049, 2051, 2081, 4095, 4096, 4097, 4098, 4099, 4129, 6145])
+def test_long_rows_of_pairs(width, margins):
+    # For kernels these are cut into pieces, the last of which may have few windows, or less than all.
+    window = {"kernel_size": (2, 3), "stride": (1, 2), "padding": ((1, 0), margins)}
+    shape, dy, argmax = anywhere((3, width), np.float32, (2,), **window)
+    expected = backward(reference, 2, dy, argmax, shape, **window)
+    same_bits(backward(fastpool, 2, dy, argmax, shape, **window), expected)
+
+
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i1"]), strategies.input_layouts)
 @settings(max_examples=300)
 def test_windows_two_columns_apart(data, ndim, dtype, layout):

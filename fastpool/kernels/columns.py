@@ -11,6 +11,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
+from fastpool.kernels.hold import FAR
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
@@ -29,8 +30,6 @@ MASKS = 16
 LONG = 1 << 8
 #: A sheet of rows that are longer is at most so large.
 WIDE_SHEET = 1 << 17
-#: Results of so many bytes are not kept in cache.
-FAR = 1 << 23
 
 
 def _deal_every(stride: int) -> Any:
@@ -356,7 +355,7 @@ JOINED = 1 << 12
 #: Of long rows no fewer windows are.
 PIECE = 1 << 8
 #: Rows of fewer elements take longer to hold back than that spares.
-HELD = 1 << 6
+SHORTEST = 1 << 6
 
 
 @kernel()
@@ -386,7 +385,7 @@ def join(start, stop, geometry, cols, dx):
     for i in range(0, h.places * room - lanes, lanes):
         simd.store(joined, i, zero)
     # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
-    far = not cut and HELD <= w.input <= JOINED and dx.size * dx.itemsize >= FAR
+    far = not cut and SHORTEST <= w.input <= JOINED and dx.size * dx.itemsize >= FAR
     held_array = np.empty(JOINED + lanes if far else 0, dx.dtype)
     held, held_from, holding = simd.pointer(held_array), 0, 0
     row = start

@@ -19,12 +19,11 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import axes, axis, ceil_div, layout, lines_meeting, plane_offset
+from fastpool.kernels.hold import FAR, HELD, make_room, write_held
 from fastpool.kernels.launch import Kernel, inline, kernel
 
-#: A result of so many bytes is far from any cache.
-FAR = 1 << 23
-#: So many vectors are looked up, at most, and so many elements held back, at least.
-STEPS, HELD = 1 << 8, 1 << 12
+#: So many vectors are looked up, at most.
+STEPS = 1 << 8
 
 
 @inline
@@ -35,15 +34,6 @@ def clear(d, x, first, last):
     for i in range(last - lanes, first - 1, -lanes):
         simd.store(x, i, zero)
     simd.store_before(x, first, zero, min(last, first + (last - first) % lanes))
-
-
-@inline
-def put(result, to, held, count, far):
-    """Write what is held back, past the caches if it is far from them."""
-    if far:
-        simd.stream(result, to, held, 0, count)
-    else:
-        simd.copy(result, to, held, 0, count)
 
 
 class Steps(NamedTuple):
@@ -128,7 +118,7 @@ def route(start, stop, geometry, dy, argmax, dx):
                     d, dp, simd.offset(gradients, source + j), simd.offset(positions, at + j), held, steps, 0, vectors,
                     first + phase * w.places,
                 )  # fmt: skip
-                put(result, into + 2 * j, held, min(2 * piece, w.input - 2 * j), far)
+                write_held(result, into + 2 * j, held, min(2 * piece, w.input - 2 * j), far)
             clear(d, result, into + min(2 * covered, w.input), into + w.input)
             row += 1
             phase += 1
@@ -147,9 +137,9 @@ def route(start, stop, geometry, dy, argmax, dx):
             into = top * w.input
             if not holding and bottom * w.input + 2 * lanes > limit:
                 holding, held_from = True, row * w.input
-            if holding and bottom * w.input - held_from > room:
-                put(result, held_from, held, row * w.input - held_from, far)
-                held_from = row * w.input
+            if holding:
+                rest = (bottom - row) * w.input
+                held_from = make_room(result, held, held_from, row * w.input, rest, room, far)
             here = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
             if max(source - given.end, at - end_at) + some * w.output + lanes <= 0 or lanes <= w.output:
                 route_vectors(
@@ -178,7 +168,7 @@ def route(start, stop, geometry, dy, argmax, dx):
             clear(d, held, row * w.input - held_from, behind * w.input - held_from)
         else:
             if holding and row < behind:
-                put(result, held_from, held, row * w.input - held_from, far)
+                write_held(result, held_from, held, row * w.input - held_from, far)
                 held_from = behind * w.input
             clear(d, result, row * w.input, behind * w.input)
         row, y, out, phase = behind, 0, 0, 0
@@ -191,7 +181,7 @@ def route(start, stop, geometry, dy, argmax, dx):
             deep, deep_phase, out_slice = 0, 0, 0
             plane += 1
     if holding:
-        put(result, held_from, held, limit - held_from, far)
+        write_held(result, held_from, held, limit - held_from, far)
     simd.keep((table, held_array))
 
 
@@ -235,10 +225,11 @@ def collect_pairs(odd: bool, long: bool) -> Kernel:
         columns = ceil_div(w.input, 2 * lanes) * lanes
         # A pair is at two places of one window, which is so much further, and at one of the window a step from that.
         shift = w.before // 2
-        # What pairs ask for: long rows are cut into pieces, and the same is asked in all but the first and the last.
+        # What pairs ask for: long rows are cut into pieces, and the same is asked in all but the first and the last,
+        # which has two vectors or more: so many pairs at the end may be without one of their windows.
         piece = min(columns, COLUMNS) if long else columns
         inner = columns if piece == columns else piece + lanes
-        final = (columns - 1) // piece * piece
+        final = max(0, columns - 2 * lanes) // piece * piece
         pitch = columns if piece == columns else inner + columns - final
         asked_scratch = simd.scratch(dp, 3 * pitch)
         asked = simd.pointer(asked_scratch)
@@ -255,13 +246,13 @@ def collect_pairs(odd: bool, long: bool) -> Kernel:
             lines = simd.offset(all_lines, 3 * i * most)
             counts[i] = list_lines(z, h, i, given.row_step, w.output, met, places, lines)
         # Vectors run over the ends of rows of windows: copies of those at the end of everything have room for that.
-        edge_pitch = shift + piece + lanes + 3
+        edge_pitch = shift + piece + 2 * lanes + 3
         edge_dy, edge_argmax = np.empty(most * edge_pitch, dy.dtype), np.zeros(most * edge_pitch, argmax.dtype)
         edge_table = np.empty(3 * most, np.int64)
         edges = simd.pointer(edge_table)
         # And over the ends of rows, into what is written next. What is far is held back, and the last rows are.
         far = dx.size * dx.itemsize >= FAR
-        held_array = np.empty(HELD + 2 * (piece + lanes), dx.dtype)
+        held_array = np.empty(HELD + 2 * (piece + 2 * lanes), dx.dtype)
         held, holding, held_from = simd.pointer(held_array), far, start * w.input
         into, limit = start * w.input, stop * w.input
         row, plane, y = start, start // rows, start % rows
@@ -286,7 +277,7 @@ def collect_pairs(odd: bool, long: bool) -> Kernel:
                     count = list_lines(z, h, number, given.row_step, w.output, met, places, of_row)
                 begin = 0
                 while begin < columns:
-                    end = min(columns, begin + piece) if long else columns
+                    end = begin + piece if long and begin < final else columns
                     from_dy, from_argmax, lines = of_plane, argmax_of_plane, of_row
                     if not inside:
                         lines = edges
@@ -301,9 +292,8 @@ def collect_pairs(odd: bool, long: bool) -> Kernel:
                         from_argmax = simd.offset(simd.pointer(edge_argmax), shift)
                     if not holding and into + 2 * end > limit:
                         holding, held_from = True, into + 2 * begin
-                    if holding and into + 2 * begin - held_from > HELD:
-                        put(result, held_from, held, into + 2 * begin - held_from, far)
-                        held_from = into + 2 * begin
+                    if holding:
+                        held_from = make_room(result, held, held_from, into + 2 * begin, 0, HELD, far)
                     to_dx = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
                     asked_here = asked
                     if long and begin > 0:
@@ -335,7 +325,7 @@ def collect_pairs(odd: bool, long: bool) -> Kernel:
             plane += 1
             y = 0
         if holding:
-            put(result, held_from, held, limit - held_from, far)
+            write_held(result, held_from, held, limit - held_from, far)
         simd.keep((asked_scratch, table, edge_dy, edge_argmax, edge_table, held_array))
 
     body.__name__ = f"collect_pairs-{'odd' if odd else 'even'}{'-long' if long else ''}"

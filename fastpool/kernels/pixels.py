@@ -16,6 +16,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.geometry import Axis, axes, layout, lines_meeting, places_inside, plane_offset
+from fastpool.kernels.hold import FAR, HELD, make_room, write_held
 from fastpool.kernels.launch import inline, kernel
 from fastpool.kernels.rows import ask
 from fastpool.window import Window
@@ -25,10 +26,8 @@ from fastpool.window import Window
 SHARED, PAIR = 4, 2
 #: So many bytes of reduced rows are kept, and their positions.
 KEPT = 1 << 19
-#: Of arrays of so many bytes, the rows of a window are asked for so many elements ahead, each for itself.
-FAR, AHEAD = 1 << 23, 512
-#: Of results of so many bytes, so many elements are held back.
-HELD = 1 << 12
+#: Of arrays that are far, the rows of a window are asked for so many elements ahead, each for itself.
+AHEAD = 512
 
 
 @inline
@@ -365,14 +364,13 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
         for column in range(w.input):
             t = column * most
             columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])
-            if holding and into + channels - held_from > HELD:
-                simd.stream(result, held_from, held, 0, into - held_from)
-                held_from = into
+            if holding:
+                held_from = make_room(result, held, held_from, into, channels, HELD, True)
             pixel = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
             add((row_windows, row_places, met), columns, base, base_at, pixel, channels, h, w, more)
             into += channels
     if holding:
-        simd.stream(result, held_from, held, 0, into - held_from)
+        write_held(result, held_from, held, into - held_from, True)
     simd.keep((counts_table, columns_table, rows_table, held_array))
 
 

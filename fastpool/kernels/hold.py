@@ -1,0 +1,34 @@
+"""Hold results back that are far from any cache, and write them past the caches in long runs.
+
+What is written there is read first, line by line, and evicts what is needed; past the caches it does neither. That
+spares up to a third of the time of kernels that write more than they read, for a store and a load of every element
+in L1.
+"""
+
+from __future__ import annotations
+
+from fastpool.kernels import simd
+from fastpool.kernels.launch import inline
+
+#: A result of so many bytes is far from any cache.
+FAR = 1 << 23
+#: So many elements are held back.
+HELD = 1 << 12
+
+
+@inline
+def write_held(result, to, held, count, far):
+    """Write what is held back, past the caches if it is far from them."""
+    if far:
+        simd.stream(result, to, held, 0, count)
+    else:
+        simd.copy(result, to, held, 0, count)
+
+
+@inline
+def make_room(result, held, held_from, into, count, room, far):
+    """Return where in the result what is held begins: at `into`, if `count` more have no room and those before go."""
+    if into + count - held_from > room:
+        write_held(result, held_from, held, into - held_from, far)
+        held_from = into
+    return held_from
