@@ -69,7 +69,7 @@ def views(
     """
     from numba.np.arrayobj import make_array, populate_array  # imports much that only a compiler needs
 
-    given: list[Any] = [*reads, *writes]  # type: ignore[misc]
+    given: list[Any] = [typ for group in (reads, writes) for typ in group]
     arrays: list[Any] = [a if a is types.none else types.Array(a.dtype, 4, "A", readonly=a.readonly) for a in given]
     of_geometry = types.Array(types.int64, 2, "C", readonly=True)
     result = types.BaseTuple.from_types([types.boolean, types.int64, types.int64, of_geometry, *arrays])
