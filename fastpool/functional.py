@@ -61,10 +61,12 @@ FLATTENED = 1 << 12
 LISTED = 1 << 9
 #: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
 COLLECTED = 9
-#: And pairs of elements in rows of so many windows, or twice as many; rows longer than so many elements are cut.
-PAIRS, LONG = 13, 2048
-#: In more windows than so many an element is not asked for its gradients, but these are gone through one by one.
-OVERLAP = 64
+#: And pairs of elements in rows of so many windows a place down; rows longer than so many elements are cut.
+PAIRS, LONG = 10, 2048
+#: In more windows than so many a pixel is not asked for its gradients, but these are gone through, if planes are small.
+OVERLAP = 16
+#: Of small planes it is listed where so many gradients may go, if there are a quarter as many planes as places.
+TARGETS, REPEATED = 1 << 17, 4
 
 
 def im2col(
@@ -1608,18 +1610,21 @@ def _scattering(
 def _scatterings(
     w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, trailing: tuple[int, ...]
 ) -> _Plan:
-    few = not trailing or trailing[0] <= FEW
+    channels = prod(trailing)
+    few = channels <= FEW
+    small = contiguous and _small(w, shape, channels)
     if few and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
-    elif _by_pixels(trailing):
-        asked = not few and w.taps <= OVERLAP * prod(w.stride)
-        kernel = pixels.max_pool_pixels_backward if asked else max_pool_backward.scatter(True)
-    elif w.stride[-1] == w.kernel_size[-1] == 2 and w.output[-1] > NARROW and _from_first(w):
+    elif not few and w.taps <= (OVERLAP if small else 4 * OVERLAP) * prod(w.stride):
+        kernel = pixels.max_pool_pixels_backward
+    elif channels == 1 and w.stride[-1] == w.kernel_size[-1] == 2 and w.output[-1] > NARROW and _from_first(w):
         kernel = max_pool_backward.route
-    elif _in_pairs(w):
+    elif channels == 1 and _in_pairs(w):
         kernel = max_pool_backward.collect_pairs(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
+    elif small:
+        kernel = max_pool_backward.scatter_small if few else max_pool_backward.scatter_channels
     else:
-        kernel = max_pool_backward.scatter(False)
+        kernel = max_pool_backward.scatter(_by_pixels(trailing))
     return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
 
 
@@ -1796,11 +1801,20 @@ def _from_first(w: Window) -> bool:
     return w.side_by_side and not any(before for before, _ in w.padding)
 
 
+def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:
+    """Whether planes are so small, and so many, that it pays to list where the gradient of each place goes."""
+    size, targets, most = prod(w.input), prod(w.output) * w.taps, max_pool_backward.SMALL
+    if channels <= FEW:  # the channels are in the list, too
+        size, targets = size * channels, targets * channels
+    else:
+        most //= 2
+    return size < most and targets <= TARGETS and REPEATED * prod(shape) >= w.taps * size
+
+
 def _in_pairs(w: Window) -> bool:
     """Whether elements are asked for their gradients in pairs, which is slower in rows that are short."""
     three = w.kernel_size[-1] == 3 and w.stride[-1] == 2 and w.dilation[-1] == 1
-    padded = any(before for before, _ in w.padding)
-    return three and len(w.input) < 3 and w.taps <= COLLECTED and w.output[-1] >= (PAIRS if padded else 2 * PAIRS)
+    return three and len(w.input) < 3 and w.taps <= COLLECTED and w.output[-1] >= PAIRS * (w.taps // 3)
 
 
 def _sums(w: Window) -> Kernel:

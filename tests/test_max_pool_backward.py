@@ -378,6 +378,7 @@ def test_threads_share_volumes(spatial, window):
         ((7, 7), {"kernel_size": 2}),
         ((13, 13), {"kernel_size": 3, "stride": 2, "padding": 1}),
         ((9, 10), {"kernel_size": 3}),
+        ((20, 19), {"kernel_size": 5, "stride": 1, "padding": 2}),
         ((112, 113), {"kernel_size": 3, "stride": 2, "padding": 1}),
         ((601, 300), {"kernel_size": 3, "stride": 2}),
         ((300, 601), {"kernel_size": 5, "stride": 1, "padding": 2}),
@@ -385,11 +386,11 @@ def test_threads_share_volumes(spatial, window):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", ["f4", "f2"])
-def test_results_that_no_cache_holds(dtype, spatial, window):
-    # The same three planes over and over, shared by threads, so that ranges of rows begin anywhere in one.
+@pytest.mark.parametrize(("dtype", "mebibytes"), [("f4", 5), ("f4", 9), ("f2", 9)])
+def test_threads_share_planes(dtype, mebibytes, spatial, window):
+    # The same three planes over and over, so that ranges of rows begin anywhere in one; 9 MiB are held back.
     size = np.prod(spatial) * np.dtype(dtype).itemsize
-    repeats = -(-(9 << 20) // int(3 * size))
+    repeats = -(-(mebibytes << 20) // int(3 * size))
     shape, dy, argmax = anywhere(spatial, dtype, (3,), **window)
     ndim = len(spatial)
     expected = backward(reference, ndim, dy, argmax, shape, **window)
@@ -401,6 +402,52 @@ def test_results_that_no_cache_holds(dtype, spatial, window):
     finally:
         numba.set_num_threads(before)
     same_bits(dx, np.concatenate([expected] * repeats))
+
+
+@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f2", "i1"]), st.sampled_from([1, 3, 17]))
+@settings(max_examples=300)
+def test_many_small_planes(data, ndim, dtype, channels):
+    # It is listed where the gradient of each place of each window goes, on padding, too.
+    spatial, window = data.draw(strategies.windows(kernels=6, lengths=(strategies.SHORT,) * ndim))
+    _, found = brute.windows(spatial, **window)
+    assume(all(found))
+    trailing = () if channels == 1 else (channels,)
+    if trailing:
+        window["data_format"] = "channels_last"
+    shape, dy, argmax = anywhere(spatial, dtype, (data.draw(st.integers(20, 90)),), trailing, **window)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = backward(reference, ndim, dy, argmax, shape, **window)
+    memory = np.full(expected.size + 512, 77, dtype)
+    out = memory[256:-256].reshape(shape)
+    around = surroundings(out)
+    backward(fastpool, ndim, dy, argmax, shape, **window, out=out)
+    same_bits(out.copy(), expected)
+    assert surroundings(out) == around
+
+
+@pytest.mark.parametrize("channels", [17, 130, 512])
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((20, 21), {"kernel_size": 5, "stride": 1, "padding": 2}),
+        ((40, 41), {"kernel_size": (5, 9), "stride": (2, 1), "padding": ((4, 1), (3, 8)), "dilation": (2, 1)}),
+        ((5, 6, 7), {"kernel_size": 3, "stride": 1, "padding": 1}),
+        ((90,), {"kernel_size": 30, "stride": 1, "padding": ((29, 3),)}),
+    ],
+    ids=str,
+)
+def test_large_windows_of_many_channels(spatial, window, channels):
+    # Small planes of some channels, in turn; ranges of rows begin anywhere in one.
+    repeats = 1 + (5 << 18) // int(np.prod(spatial) * channels)
+    window = {**window, "data_format": "channels_last"}
+    shape, dy, argmax = anywhere(spatial, np.float32, (repeats,), (channels,), **window)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
+    try:
+        dx = backward(fastpool, len(spatial), dy, argmax, shape, **window)
+    finally:
+        numba.set_num_threads(before)
+    same_bits(dx, backward(reference, len(spatial), dy, argmax, shape, **window))
 
 
 @pytest.mark.parametrize("margins", [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)], ids=str)
