@@ -1617,8 +1617,8 @@ def _scatterings(
         kernel = flat.collect
     elif not few and w.taps <= (OVERLAP if small else 4 * OVERLAP) * prod(w.stride):
         kernel = pixels.max_pool_pixels_backward
-    elif channels == 1 and w.stride[-1] == w.kernel_size[-1] == 2 and w.output[-1] > NARROW and _from_first(w):
-        kernel = max_pool_backward.route
+    elif few and _in_route(w, channels):
+        kernel = max_pool_backward.route(_by_pixels(trailing))
     elif channels == 1 and _in_pairs(w):
         kernel = max_pool_backward.collect_pairs(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
     elif small:
@@ -1799,6 +1799,12 @@ def _columns(x: Array) -> Array:
 def _from_first(w: Window) -> bool:
     """Whether windows are side by side from the first element on."""
     return w.side_by_side and not any(before for before, _ in w.padding)
+
+
+def _in_route(w: Window, channels: int) -> bool:
+    """Whether elements, or pixels, are asked for the only gradient that they may get."""
+    narrow, wide = (NARROW, w.input[-1]) if channels == 1 else (0, FLAT)
+    return w.stride[-1] == w.kernel_size[-1] == 2 and narrow < w.output[-1] and w.input[-1] <= wide and _from_first(w)
 
 
 def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:

@@ -460,15 +460,22 @@ def test_long_rows_of_pairs(width, margins):
     same_bits(backward(fastpool, 2, dy, argmax, shape, **window), expected)
 
 
-@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i1"]), strategies.input_layouts)
-@settings(max_examples=300)
-def test_windows_two_columns_apart(data, ndim, dtype, layout):
+@given(
+    st.data(),
+    st.integers(1, 3),
+    st.sampled_from(["f4", "f8", "f2", "i1"]),
+    strategies.input_layouts,
+    st.just(1) | st.integers(2, 17),
+)
+@settings(max_examples=400)
+def test_windows_two_columns_apart(data, ndim, dtype, layout, channels):
     # Two or three columns wide, any number of rows: for kernels, pairs of elements.
     across = data.draw(st.sampled_from([2, 3]))
     kernel = (*data.draw(st.tuples(*[st.integers(1, 3)] * (ndim - 1))), across)
     stride = (*(k + data.draw(st.integers(1 - k, 2)) for k in kernel[:-1]), 2)
     lengths = [data.draw(st.integers(1, 9)) for _ in kernel[:-1]]
     spatial = (*lengths, data.draw(st.integers(across, 130) | st.sampled_from([255, 2049, 4098, 4099, 8200])))
+    trailing = () if channels == 1 else (channels,)
     befores = [data.draw(st.integers(0, min(across - 2, k - 1))) for k in kernel]
     window = {
         "kernel_size": kernel,
@@ -479,7 +486,9 @@ def test_windows_two_columns_apart(data, ndim, dtype, layout):
     # A single window may be higher than what it is over, but for padding.
     missing = [k - n - sum(m) for n, m, k in zip(spatial, window["padding"], kernel)]
     assume(all(n < (s if window["ceil_mode"] else 1) for n, s in zip(missing, stride)))
-    shape, dy, argmax = anywhere(spatial, dtype, data.draw(strategies.leading_axes), **window)
+    if trailing:
+        window["data_format"] = "channels_last"
+    shape, dy, argmax = anywhere(spatial, dtype, data.draw(strategies.leading_axes), trailing, **window)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = backward(reference, ndim, dy, argmax, shape, **window)
     memory = np.full(expected.size + 512, 77, dtype)

@@ -48,8 +48,8 @@ class Steps(NamedTuple):
 
 
 @inline
-def route_vectors(d, dp, gradients, positions, result, steps, begin, end, first):
-    """Write to pairs of elements the gradients whose positions are theirs, and zero to others."""
+def route_vectors(d, dp, gradients, positions, result, steps, begin, end, first, channels):
+    """Write to pairs of elements, or of pixels, the gradients whose positions are theirs, and zero to others."""
     lanes = simd.lanes(d)
     zero = simd.splat(d, 0)
     left, right = simd.splat(dp, first), simd.splat(dp, first + 1)
@@ -60,132 +60,164 @@ def route_vectors(d, dp, gradients, positions, result, steps, begin, end, first)
         v = simd.load(d, gradients, j) + zero
         p = simd.load(dp, positions, j) + simd.splat(dp, steps.places[i])
         even, odd = simd.select(p == left, v, zero), simd.select(p == right, v, zero)
-        simd.store(result, to, simd.zip_lower(even, odd))
-        simd.store(result, to + lanes, simd.zip_upper(even, odd))
+        if channels is None:
+            even, odd = simd.zip_lower(even, odd), simd.zip_upper(even, odd)
+        simd.store(result, to, even)
+        simd.store(result, to + (lanes if channels is None else channels), odd)
 
 
-@kernel()
-def route(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (A, B, D * H, W) from start to stop, counted over its planes.
+@cache
+def route(of_pixels: bool) -> Kernel:
+    """Return the kernel for arrays whose channels are first, or for those whose few channels are last."""
 
-    Windows are two columns wide, and side by side from the first element on. Some lines of them have the same vectors
-    as the next ones, and a long row is cut into pieces that have: where these are is looked up. The last vector of a
-    row overlaps the one before; the only one of a short row runs over the row's end, into what is overwritten next.
-    What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
-    """
-    z, h, w = axes(geometry)
-    d = simd.narrowed(simd.tag(dy), 2)  # one register: half of two would be empty in short rows
-    dp = simd.position_tag(d, argmax)
-    lanes = simd.lanes(d)
-    given = layout(dy)
-    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    nothing = simd.scalar(d, 0)
-    limit, end_at = stop * w.input, argmax.size
-    piece = min(w.output, STEPS * lanes)
-    vectors = ceil_div(piece, lanes)
-    high = min(h.places, h.stride)  # by a line of windows: a single one may be higher than the plane
-    long = h.stride * ceil_div(w.output, lanes) > STEPS
-    most = min(h.output, STEPS // (h.stride * vectors)) if given.row_step == w.output and not long else 1
-    count = vectors if long else high * vectors
-    table = np.empty((3, most * count), np.int64)
-    steps = Steps(simd.pointer(table), simd.pointer(table[1:]), simd.pointer(table[2:]))
-    for i in range(most * count):
-        line, phase = i // count, i % count // vectors
-        j = max(0, min(i % vectors * lanes, piece - lanes))
-        steps.froms[i] = line * w.output + j
-        steps.tos[i] = (line * h.stride + phase) * w.input + 2 * j
-        steps.places[i] = -phase * w.places
-    far = dx.size * dx.itemsize >= FAR
-    # What is held back: all that is far, and the last rows, over whose end there is nothing to run.
-    room = 2 * piece if long else max(HELD, most * h.stride * w.input)
-    held_array = np.empty(room + 2 * lanes, dx.dtype)
-    held, holding, held_from = simd.pointer(held_array), far and not long, start * w.input
-    # Counted on, as a division takes as long as a short row.
-    number, y = start // h.input, start % h.input
-    plane, deep = number // z.input, number % z.input
-    out_slice, deep_phase = deep // z.stride, deep % z.stride
-    out, phase = y // h.stride, y % h.stride
-    row = start
-    while row < stop:
-        # The rows of a slice: those of some lines of windows at a time, and what is behind the last line.
-        line = out_slice * h.output + out
-        source, at = plane_offset(given, plane) + line * given.row_step, (plane * z.output * h.output + line) * w.output
-        lines = h.output if out_slice < z.output and deep_phase < z.places else 0
-        behind = min(stop, row - y + h.input)
-        first = deep_phase * h.places * w.places
-        while row < behind and out < lines and long:
-            into, covered = row * w.input, w.output if phase < h.places else 0
-            for i in range(0, covered, piece):
-                j = min(i, w.output - piece)
-                route_vectors(
-                    d, dp, simd.offset(gradients, source + j), simd.offset(positions, at + j), held, steps, 0, vectors,
-                    first + phase * w.places,
-                )  # fmt: skip
-                write_held(result, into + 2 * j, held, min(2 * piece, w.input - 2 * j), far)
-            clear(d, result, into + min(2 * covered, w.input), into + w.input)
-            row += 1
-            phase += 1
-            if phase == h.stride:
+    def body(start, stop, geometry, dy, argmax, dx):
+        """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
+
+        Windows are two columns wide, and side by side from the first element on. Some lines of them have the same
+        vectors as the next ones, and a long row is cut into pieces that have: where these are is looked up. The last
+        vector of a row, or pixel, overlaps the one before; the only one of a short row, or of a pixel, runs over its
+        end, into what is overwritten next. What is far from any cache is held back, to be written past them in long
+        runs, as it need not be read then.
+        """
+        z, h, w = axes(geometry)
+        d = simd.narrowed(simd.tag(dy), 2)  # one register: half of two would be empty in short rows
+        dp = simd.position_tag(d, argmax)
+        lanes = simd.lanes(d)
+        given = layout(dy)
+        gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+        nothing = simd.scalar(d, 0)
+        channels = dx.shape[3] // w.input if of_pixels else None
+        line, out_line = dx.shape[3], dy.shape[3]
+        limit, end_at = stop * line, argmax.size
+        # Of a pixel, there are vectors of its own.
+        each = ceil_div(channels, lanes) if of_pixels else 1
+        piece = out_line if of_pixels else min(out_line, STEPS * lanes)
+        vectors = w.output * each if of_pixels else ceil_div(piece, lanes)
+        high = min(h.places, h.stride)  # by a line of windows: a single one may be higher than the plane
+        long = not of_pixels and h.stride * ceil_div(out_line, lanes) > STEPS
+        most = max(1, min(h.output, STEPS // (h.stride * vectors))) if given.row_step == out_line and not long else 1
+        count = vectors if long else high * vectors
+        table = np.empty((3, most * count), np.int64)
+        steps = Steps(simd.pointer(table), simd.pointer(table[1:]), simd.pointer(table[2:]))
+        for i in range(most * count):
+            number, phase, vector = i // count, i % count // vectors, i % vectors
+            if of_pixels:
+                pixel, j = vector // each * channels, max(0, min(vector % each * lanes, channels - lanes))
+                steps.froms[i], to = number * out_line + pixel + j, 2 * pixel + j
+            else:
+                j = max(0, min(vector * lanes, piece - lanes))
+                steps.froms[i], to = number * out_line + j, 2 * j
+            steps.tos[i] = (number * h.stride + phase) * line + to
+            steps.places[i] = -phase * w.places
+        far = dx.size * dx.itemsize >= FAR
+        # What is held back: all that is far, and the last rows, over whose end there is nothing to run.
+        room = 2 * piece if long else max(HELD, most * h.stride * line)
+        spare = 2 * max(lanes, channels) if of_pixels else 2 * lanes
+        held_array = np.empty(room + spare, dx.dtype)
+        held, holding, held_from = simd.pointer(held_array), far and not long, start * line
+        # Counted on, as a division takes as long as a short row.
+        number, y = start // h.input, start % h.input
+        plane, deep = number // z.input, number % z.input
+        out_slice, deep_phase = deep // z.stride, deep % z.stride
+        out, phase = y // h.stride, y % h.stride
+        row = start
+        while row < stop:
+            # The rows of a slice: those of some lines of windows at a time, and what is behind the last line.
+            number = out_slice * h.output + out
+            source = plane_offset(given, plane) + number * given.row_step
+            at = (plane * z.output * h.output + number) * out_line
+            lines = h.output if out_slice < z.output and deep_phase < z.places else 0
+            behind = min(stop, row - y + h.input)
+            first = deep_phase * h.places * w.places
+            while row < behind and out < lines and long:
+                into, covered = row * line, out_line if phase < h.places else 0
+                for i in range(0, covered, piece):
+                    j = min(i, out_line - piece)
+                    route_vectors(
+                        d, dp, simd.offset(gradients, source + j), simd.offset(positions, at + j), held, steps, 0,
+                        vectors, first + phase * w.places, channels,
+                    )  # fmt: skip
+                    write_held(result, into + 2 * j, held, min(2 * piece, line - 2 * j), far)
+                clear(d, result, into + min(2 * covered, line), into + line)
+                row += 1
+                phase += 1
+                if phase == h.stride:
+                    phase = 0
+                    out += 1
+                    source += given.row_step
+                    at += out_line
+            while row < behind and out < lines:
+                some = min(most, lines - out)
+                top = row - phase
+                bottom = min(behind, top + some * h.stride)
+                begin, end = min(phase, high) * vectors, some * count
+                if bottom < top + some * h.stride:
+                    end = ((bottom - top) // h.stride * high + min((bottom - top) % h.stride, high)) * vectors
+                into = top * line
+                if not holding and bottom * line + spare > limit:
+                    holding, held_from = True, row * line
+                if holding:
+                    rest = (bottom - row) * line
+                    held_from = make_room(result, held, held_from, row * line, rest, room, far)
+                here = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
+                if max(source - given.end, at - end_at) + some * out_line + lanes <= 0 or lanes <= (
+                    channels if of_pixels else w.output
+                ):
+                    route_vectors(
+                        d,
+                        dp,
+                        simd.offset(gradients, source),
+                        simd.offset(positions, at),
+                        here,
+                        steps,
+                        begin,
+                        end,
+                        first,
+                        channels,
+                    )
+                else:  # there is nothing behind the last row
+                    for i in range(begin, end):
+                        for k in range(channels if of_pixels else w.output):
+                            j, place = steps.froms[i] + k, first - steps.places[i]
+                            even, odd = (k, channels + k) if of_pixels else (2 * k, 2 * k + 1)
+                            v, p = simd.load_scalar(gradients, source + j) + nothing, np.int64(positions[at + j])
+                            simd.store_scalar(here, steps.tos[i] + even, v if p == place else nothing)
+                            simd.store_scalar(here, steps.tos[i] + odd, v if p == place + 1 else nothing)
+                # What no window covers.
+                if 2 * w.output < w.input:
+                    for i in range((phase + 1) * line, (bottom - top) * line + 1, line):
+                        for k in range(i - (channels if of_pixels else 1), i):
+                            simd.rolled()
+                            simd.store_scalar(here, k, nothing)
+                for i in range(h.places if h.places < h.stride else bottom - top, bottom - top, h.stride):
+                    clear(d, here, max(phase, i) * line, min(bottom - top, i - h.places + h.stride) * line)
+                row = bottom
                 phase = 0
-                out += 1
-                source += given.row_step
-                at += w.output
-        while row < behind and out < lines:
-            some = min(most, lines - out)
-            top = row - phase
-            bottom = min(behind, top + some * h.stride)
-            begin, end = min(phase, high) * vectors, some * count
-            if bottom < top + some * h.stride:
-                end = ((bottom - top) // h.stride * high + min((bottom - top) % h.stride, high)) * vectors
-            into = top * w.input
-            if not holding and bottom * w.input + 2 * lanes > limit:
-                holding, held_from = True, row * w.input
-            if holding:
-                rest = (bottom - row) * w.input
-                held_from = make_room(result, held, held_from, row * w.input, rest, room, far)
-            here = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
-            if max(source - given.end, at - end_at) + some * w.output + lanes <= 0 or lanes <= w.output:
-                route_vectors(
-                    d, dp, simd.offset(gradients, source), simd.offset(positions, at), here, steps, begin, end, first
-                )
-            else:  # there is nothing behind the last row
-                for i in range(begin, end):
-                    for k in range(w.output):
-                        j, to, place = steps.froms[i] + k, steps.tos[i] + 2 * k, first - steps.places[i]
-                        v, p = simd.load_scalar(gradients, source + j) + nothing, np.int64(positions[at + j])
-                        simd.store_scalar(here, to, v if p == place else nothing)
-                        simd.store_scalar(here, to + 1, v if p == place + 1 else nothing)
-            # What no window covers.
-            if 2 * w.output < w.input:
-                for i in range((phase + 1) * w.input - 1, (bottom - top) * w.input, w.input):
-                    simd.rolled()
-                    simd.store_scalar(here, i, nothing)
-            for i in range(h.places if h.places < h.stride else bottom - top, bottom - top, h.stride):
-                clear(d, here, max(phase, i) * w.input, min(bottom - top, i - h.places + h.stride) * w.input)
-            row = bottom
-            phase = 0
-            out += some
-            source += some * given.row_step
-            at += some * w.output
-        if holding and row < behind and behind * w.input - held_from <= room:
-            clear(d, held, row * w.input - held_from, behind * w.input - held_from)
-        else:
-            if holding and row < behind:
-                write_held(result, held_from, held, row * w.input - held_from, far)
-                held_from = behind * w.input
-            clear(d, result, row * w.input, behind * w.input)
-        row, y, out, phase = behind, 0, 0, 0
-        deep += 1
-        deep_phase += 1
-        if deep_phase == z.stride:
-            deep_phase = 0
-            out_slice += 1
-        if deep == z.input:
-            deep, deep_phase, out_slice = 0, 0, 0
-            plane += 1
-    if holding:
-        write_held(result, held_from, held, limit - held_from, far)
-    simd.keep((table, held_array))
+                out += some
+                source += some * given.row_step
+                at += some * out_line
+            if holding and row < behind and behind * line - held_from <= room:
+                clear(d, held, row * line - held_from, behind * line - held_from)
+            else:
+                if holding and row < behind:
+                    write_held(result, held_from, held, row * line - held_from, far)
+                    held_from = behind * line
+                clear(d, result, row * line, behind * line)
+            row, y, out, phase = behind, 0, 0, 0
+            deep += 1
+            deep_phase += 1
+            if deep_phase == z.stride:
+                deep_phase = 0
+                out_slice += 1
+            if deep == z.input:
+                deep, deep_phase, out_slice = 0, 0, 0
+                plane += 1
+        if holding:
+            write_held(result, held_from, held, limit - held_from, far)
+        simd.keep((table, held_array))
+
+    body.__name__ = "route_pixels" if of_pixels else "route"
+    return Kernel(body, writes=1)
 
 
 #: What no position is: asked for where there is no window.
