@@ -47,6 +47,8 @@ Array = np.ndarray[Any, Any]
 
 #: Rows of so few windows fill vectors worse than scalar code takes for them.
 NARROW = 4
+#: Rows of so many windows, or elements, of lines, planes and volumes are sooner laid out one by one, if there are some.
+NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (32, 5, 7), (64, 15, 15), 8
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 #: Of windows side by side, up to so many elements are put together in cache.
@@ -1688,7 +1690,8 @@ def _unfolding(
         x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
         result = rows, n * length
     rows_out, nbytes = n * c * prod(w.output[:-1]), prod(result) * dtype.itemsize
-    return _Plan(w, result, dtype, result, (), columns.unfold, rows_out, nbytes, (x,), (cols,))
+    kernel = columns.unfold_small if _one_by_one(w, n * c, w.output, NARROW_UNFOLDED) else columns.unfold
+    return _Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
 
 
 @lru_cache(maxsize=4096)
@@ -1700,7 +1703,7 @@ def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, of_
     image = _axes(result if len(result) > ndim + 1 else (1, *result), w)
     blocks, images = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
     nbytes = prod(shape) * dtype.itemsize
-    return _Plan(w, result, dtype, shape, (), _sums(w), prod(image[:3]), nbytes, (blocks,), (images,))
+    return _Plan(w, result, dtype, shape, (), _sums(w, prod(image[:2])), prod(image[:3]), nbytes, (blocks,), (images,))
 
 
 @lru_cache(maxsize=4096)
@@ -1714,7 +1717,7 @@ def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, o
     # In the order of the columns: image after image, channel by channel.
     blocks, images = Given((c, w.taps, n, length), dtype, (0, 2, 1, 3)), Given(shape, dtype, (1, 0, 2, 3))
     nbytes = prod(cols) * dtype.itemsize
-    return _Plan(w, shape, dtype, cols, (), _sums(w), prod(shape[:3]), nbytes, (blocks,), (images,))
+    return _Plan(w, shape, dtype, cols, (), _sums(w, n * c), prod(shape[:3]), nbytes, (blocks,), (images,))
 
 
 def scattered(
@@ -1801,6 +1804,12 @@ def _from_first(w: Window) -> bool:
     return w.side_by_side and not any(before for before, _ in w.padding)
 
 
+def _one_by_one(w: Window, planes: int, length: tuple[int, ...], most: tuple[int, ...]) -> bool:
+    """Whether planes are so small, and their rows so short, that elements are sooner laid out one by one."""
+    small = prod(w.input) < columns.SMALL and prod(w.output) * w.taps < columns.SMALL
+    return small and planes >= ALIKE and length[-1] <= most[len(w.input) - 1]
+
+
 def _in_route(w: Window, channels: int) -> bool:
     """Whether elements, or pixels, are asked for the only gradient that they may get."""
     narrow, wide = (NARROW, w.input[-1]) if channels == 1 else (0, FLAT)
@@ -1823,8 +1832,10 @@ def _in_pairs(w: Window) -> bool:
     return three and len(w.input) < 3 and w.taps <= COLLECTED and w.output[-1] >= PAIRS * (w.taps // 3)
 
 
-def _sums(w: Window) -> Kernel:
+def _sums(w: Window, planes: int) -> Kernel:
     """Return the kernel that adds columns up."""
+    if _from_first(w) and _one_by_one(w, planes, w.input, NARROW_FOLDED):
+        return columns.join_small
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
         return columns.join
     return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate

@@ -279,7 +279,8 @@ def test_columns_of_windows_side_by_side(data, ndim, dtype, layout):
     lengths = [strategies.SHORT, strategies.LENGTHS]
     spatial = tuple(k - 1 + data.draw(lengths[i == ndim - 1]) for i, k in enumerate(kernel))
     windows = [(length - k) // s + 1 for length, k, s in zip(spatial, kernel, stride, strict=True)]
-    cols = random_array((2, 3 * int(np.prod(kernel)), int(np.prod(windows))), dtype, data.draw(st.integers(0, 99)))
+    channels = data.draw(st.sampled_from([3, 5])) * int(np.prod(kernel))
+    cols = random_array((2, channels, int(np.prod(windows))), dtype, data.draw(st.integers(0, 99)))
     cols[..., ::3] *= -0.0 if cols.dtype.kind == "f" else 0
     expected = reference.fold(cols, spatial, kernel, stride)
     same_bits(fastpool.fold(laid_out(cols, layout), spatial, kernel, stride), expected)
@@ -435,6 +436,42 @@ def test_steps_longer_than_any_array(implementation):
     # Places that are far apart share no rows, however many windows they make of padding.
     check(implementation, x, kernel_size=(2, 1), padding=((2**40, 0), (0, 0)), dilation=(2**40, 1))
     check(implementation, x, kernel_size=2, stride=2**40, padding=((2**40 - 1, 2**40 - 1), (0, 0)), dilation=(2**40, 1))
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((7, 7), {"kernel_size": 2, "stride": 2}),
+        ((7, 7), {"kernel_size": 7, "stride": 7}),
+        ((11, 10), {"kernel_size": 3, "stride": 2, "padding": ((0, 2), (1, 1))}),
+        ((14, 15), {"kernel_size": 3, "stride": 3}),
+        ((13,), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ((64,), {"kernel_size": 2, "stride": 2}),
+        ((8, 7, 9), {"kernel_size": 2, "stride": 2}),
+        ((5, 6, 8), {"kernel_size": (2, 3, 2), "stride": 2, "padding": 1, "dilation": 2}),
+    ],
+    ids=str,
+)
+def test_short_rows(spatial, window):
+    # Of as many planes as threads share, so that ranges of rows begin anywhere in one.
+    channels = 3 + (5 << 18) // int(3 * np.prod(spatial))
+    x = random_array((3, channels, *spatial), np.float32, kind="ties")
+    cols = reference.unfold(x, **window)
+    flat = np.moveaxis(cols, 0, 1).reshape(cols.shape[1], -1)
+    size = list(spatial)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
+    try:
+        same_bits(fastpool.unfold(x, **window), cols)
+        same_bits(
+            fastpool.unfold(x[::-1, ::-1, ..., ::-1], **window), reference.unfold(x[::-1, ::-1, ..., ::-1], **window)
+        )
+        same_bits(fastpool.fold(cols, size, **window), reference.fold(cols, size, **window))
+        if len(spatial) == 2:
+            same_bits(fastpool.im2col(x, **window), flat)
+            same_bits(fastpool.col2im(flat, x.shape, **window), reference.fold(cols, size, **window))
+    finally:
+        numba.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
