@@ -55,8 +55,8 @@ SHORT = 32
 PATCH = 64
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
-#: So many channels fill vectors worse than `max_pool_backward.scatter` goes through them one by one.
-FEW = 16
+#: Up to so many channels are one by one in lists of targets, so many are routed, and pixels of no fewer asked for them.
+FEW, ROUTED, MANY = 16, 100, 64
 #: Arrays of fewer elements take less time than the tables of `fastpool.kernels.flat` do.
 FLATTENED = 1 << 12
 #: So many bytes are compared sooner with all that are valid than a kernel is called.
@@ -1613,18 +1613,20 @@ def _scatterings(
     w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, trailing: tuple[int, ...]
 ) -> _Plan:
     channels = prod(trailing)
-    few = channels <= FEW
     small = contiguous and _small(w, shape, channels)
-    if few and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
+    asked = w.taps <= (OVERLAP if small else 4 * OVERLAP) * prod(w.stride)
+    if channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
-    elif not few and w.taps <= (OVERLAP if small else 4 * OVERLAP) * prod(w.stride):
-        kernel = pixels.max_pool_pixels_backward
-    elif few and _in_route(w, channels):
+    elif _in_route(w, channels):
         kernel = max_pool_backward.route(_by_pixels(trailing))
+    elif asked and channels >= MANY:
+        kernel = pixels.max_pool_pixels_backward
     elif channels == 1 and _in_pairs(w):
         kernel = max_pool_backward.collect_pairs(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
-    elif small:
-        kernel = max_pool_backward.scatter_small if few else max_pool_backward.scatter_channels
+    elif small and channels <= FEW:
+        kernel = max_pool_backward.scatter_small
+    elif small and not asked:
+        kernel = max_pool_backward.scatter_channels
     else:
         kernel = max_pool_backward.scatter(_by_pixels(trailing))
     return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
@@ -1812,8 +1814,8 @@ def _one_by_one(w: Window, planes: int, length: tuple[int, ...], most: tuple[int
 
 def _in_route(w: Window, channels: int) -> bool:
     """Whether elements, or pixels, are asked for the only gradient that they may get."""
-    narrow, wide = (NARROW, w.input[-1]) if channels == 1 else (0, FLAT)
-    return w.stride[-1] == w.kernel_size[-1] == 2 and narrow < w.output[-1] and w.input[-1] <= wide and _from_first(w)
+    long_enough = w.output[-1] > NARROW if channels == 1 else w.input[-1] <= FLAT and channels <= ROUTED
+    return w.stride[-1] == w.kernel_size[-1] == 2 and long_enough and _from_first(w)
 
 
 def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:

@@ -371,6 +371,8 @@ def collect_pairs(odd: bool, long: bool) -> Kernel:
 LOOKED_UP = 4096
 #: So many bytes of a plane are added up in scratch, where halves are or where it is far.
 BAND = 1 << 18
+#: Of few channels that are last, it is listed where so many start.
+PIECE = 1 << 10
 #: So many bytes of a plane are set to zero at once: less would wait for memory, more would not stay in cache.
 CLEARED = 1 << 19
 #: Small planes have fewer elements, so that 16 bits tell where; vectors run over the end of what is listed.
@@ -384,15 +386,31 @@ SHARED, UNIT = 1 << 7, 1 << 4
 
 
 @inline
-def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride, channels):
+def add_inside(dy, argmax, source, at, first, last, offsets, dx, into, stride):
     """Add the gradients of a row of outputs, last to first, whose windows are all in our rows."""
-    if channels == 1:
-        for i in range(last - 1, first - 1, -1):
-            dx[into + i * stride + offsets[argmax[at + i]]] += simd.load_scalar(dy, source + i)
-    else:
-        for i in range(last // channels - 1, first // channels - 1, -1):
-            for j in range(i * channels, (i + 1) * channels):
-                dx[into + i * (stride - 1) * channels + j + offsets[argmax[at + j]]] += simd.load_scalar(dy, source + j)
+    for i in range(last - 1, first - 1, -1):
+        dx[into + i * stride + offsets[argmax[at + i]]] += simd.load_scalar(dy, source + i)
+
+
+@inline
+def add_pixels_inside(dy, argmax, source, at, first, last, offsets, dx, into, starts, piece, step):
+    """The same of channels that are last: it is listed where those of a piece start, a step after those before it."""
+    while last > first:
+        begin = max(first, (last - 1) // piece * piece)
+        count, base = last - begin, into + begin // piece * step
+        g, a, t = simd.offset(dy, source + begin), simd.offset(argmax, at + begin), simd.offset(starts, begin % piece)
+        rest = count % 4
+        for i in range(count - 4, rest - 1, -4):
+            # Four are looked up before the first is written to: a load may wait for where earlier stores go.
+            k, m = t[i + 3] + offsets[a[i + 3]], t[i + 2] + offsets[a[i + 2]]
+            n, p = t[i + 1] + offsets[a[i + 1]], t[i] + offsets[a[i]]
+            dx[base + k] += simd.load_scalar(g, i + 3)
+            dx[base + m] += simd.load_scalar(g, i + 2)
+            dx[base + n] += simd.load_scalar(g, i + 1)
+            dx[base + p] += simd.load_scalar(g, i)
+        for i in range(rest - 1, -1, -1):
+            dx[base + t[i] + offsets[a[i]]] += simd.load_scalar(g, i)
+        last = begin
 
 
 @inline
@@ -626,6 +644,11 @@ def scatter(of_pixels: bool) -> Kernel:
             table.rows[k] = k // w.places % h.places * h.dilation
             table.columns[k] = k % w.places * w.dilation
             offsets[k] = ((table.slices[k] * h.input + table.rows[k]) * w.input + table.columns[k]) * channels
+        piece = max(1, min(w.output, PIECE // channels)) * channels
+        starts_table = np.empty(piece if of_pixels else 0, np.int64)
+        starts = simd.pointer(starts_table)
+        for i in range(piece if of_pixels else 0):
+            starts[i] = i // channels * w.stride * channels + i % channels
         # Halves are summed in float32, and what is far from any cache is summed near it: some rows at a time, with
         # those that their windows reach, where these are few. It is written past the caches, as it need not be read.
         halves = simd.halves(result)
@@ -686,10 +709,15 @@ def scatter(of_pixels: bool) -> Kernel:
                         front, y, top, bottom, added_to, begins,
                     )  # fmt: skip
                     place = begins + ((front * h.input + y) * w.input - w.before) * channels
-                    add_inside(
-                        gradients, positions, from_row, at_row, left, right, offsets, added_to, place, w.stride,
-                        channels,
-                    )  # fmt: skip
+                    if of_pixels:
+                        add_pixels_inside(
+                            gradients, positions, from_row, at_row, left, right, offsets, added_to, place, starts,
+                            piece, piece * w.stride,
+                        )  # fmt: skip
+                    else:
+                        add_inside(
+                            gradients, positions, from_row, at_row, left, right, offsets, added_to, place, w.stride
+                        )
                     add_at_edge(
                         gradients, positions, from_row, at_row, 0, left, table, z, h, w, channels,
                         front, y, top, bottom, added_to, begins,
@@ -698,7 +726,7 @@ def scatter(of_pixels: bool) -> Kernel:
                 put_sums(d, result, into + top * line, sums, margin * line, (bottom - top) * line, far)
             else:
                 clear(d, result, into + top * line, into + cleared * line)
-        simd.keep((tables, sums_scratch))
+        simd.keep((tables, starts_table, sums_scratch))
 
     body.__name__ = "scatter_pixels" if of_pixels else "scatter"
     return Kernel(body, writes=1)

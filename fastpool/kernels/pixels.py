@@ -26,6 +26,8 @@ from fastpool.window import Window
 SHARED, PAIR = 4, 2
 #: So many bytes of reduced rows are kept, and their positions.
 KEPT = 1 << 19
+#: So many rows are read side by side, at most: CPUs read more with half the bandwidth.
+ROWS = 4
 #: Of arrays that are far, the rows of a window are asked for so many elements ahead, each for itself.
 AHEAD = 512
 
@@ -91,14 +93,15 @@ def sweep(start, stop, geometry, x, reduce, more):
 def by_rows(w: Window, keeping: int) -> bool:
     """Return whether `sweep_rows` is faster than `sweep`, and the rows of one vector of channels can be kept.
 
-    To keep a row, and to read it again, costs as much as `keeping` places of a window.
+    To keep a row, and to read it again, costs as much as `keeping` places of a window. Without, all of its rows are
+    read side by side.
     """
     z, h, across = (Axis(*numbers) for numbers in w.geometry.tolist())
     span = (h.kernel - 1) * h.dilation + 1
     reduced = min(h.input, (h.output - 1) * min(h.stride, span) + span)
     places = reduced * across.kernel + h.output * (h.kernel + keeping)
     fits = z.kernel * span * across.output * simd.BYTES <= KEPT
-    return fits and places < h.output * h.kernel * across.kernel
+    return fits and (places < h.output * h.kernel * across.kernel or h.kernel > ROWS)
 
 
 @inline
@@ -398,14 +401,20 @@ def scatter(rows, columns, base, base_at, pixel, channels, h, w, more):
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
-    shared = channels // (SHARED * lanes) * (SHARED * lanes)
-    for c in range(0, shared, SHARED * lanes):
+    block = SHARED * lanes
+    shared = channels // block * block
+    # What is left is more of the same, if it is more than a vector; it overlaps what was before.
+    if shared > 0 and channels - shared > lanes:
+        shared = channels
+    for i in range(0, shared, block):
+        c = min(i, channels - block)
         v = received(
             d4, dp4, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, whole4, True
         )
         simd.store(pixel, c, v)
-    for c in range(shared, channels, lanes):
-        mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
+    for i in range(shared, channels, lanes):
+        c = max(0, min(i, channels - lanes))  # the last vector overlaps the one before
+        mask, whole = simd.between(d, 0, channels), channels >= lanes
         v = received(
             d, dp, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, mask, whole
         )
