@@ -1672,7 +1672,8 @@ def _backward(
     inputs = Given(given, element), *([] if positions is None else [Given(given, positions)])
     outputs = (Given(axes, element),)
     nbytes = prod(shape) * dtype.itemsize
-    return _Plan(w, shape, dtype, pooled, trailing, kernel, prod(axes[:3]), nbytes, inputs, outputs, divisors)
+    rows = prod(axes[:3]) if nbytes else 0  # there may be no channels
+    return _Plan(w, shape, dtype, pooled, trailing, kernel, rows, nbytes, inputs, outputs, divisors)
 
 
 @lru_cache(maxsize=4096)
