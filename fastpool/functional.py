@@ -22,6 +22,7 @@ from fastpool.kernels import (
     max_pool,
     max_pool_backward,
     max_pool_large,
+    pairs,
     pixels,
     rows,
     unpool,
@@ -1618,11 +1619,11 @@ def _scatterings(
     if channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
     elif _in_route(w, channels):
-        kernel = max_pool_backward.route(_by_pixels(trailing))
+        kernel = pairs.route(_by_pixels(trailing))
     elif asked and channels >= MANY:
         kernel = pixels.max_pool_pixels_backward
     elif channels == 1 and _in_pairs(w):
-        kernel = max_pool_backward.collect_pairs(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
+        kernel = pairs.collect(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
     elif small and channels <= FEW:
         kernel = max_pool_backward.scatter_small
     elif small and not asked:
