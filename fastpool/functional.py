@@ -26,6 +26,7 @@ from fastpool.kernels import (
     pixels,
     rows,
     unpool,
+    whole,
 )
 from fastpool.kernels import indices as positions
 from fastpool.kernels.launch import Bound, Given, Kernel
@@ -52,6 +53,8 @@ NARROW = 4
 NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (32, 5, 7), (64, 15, 15), 8
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
+#: Whole planes of fewer elements fill no vector.
+WHOLE = 8
 #: Of windows side by side, up to so many elements are put together in cache.
 PATCH = 64
 #: So many elements may be one row of scratch.
@@ -1380,7 +1383,9 @@ array([[[0., 0.],
 
 def _ordinary(w: AdaptiveWindow, trailing: tuple[int, ...]) -> bool:
     """Whether the windows are those of an ordinary pooling, and so small that its kernels are faster."""
-    return w.divides and (w.taps <= 4 if _by_pixels(trailing) else w.kernel_size[-1] <= rows.WIDEST)
+    if _by_pixels(trailing):
+        return w.divides and w.taps <= 4
+    return w.divides and (prod(w.output) == 1 or w.kernel_size[-1] <= rows.WIDEST)
 
 
 def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:
@@ -1455,8 +1460,9 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
 class _Kernels:
-    """The kernels of an operation: for windows one apart, for other small ones, for all others, and for pixels."""
+    """The kernels of an operation: for whole planes, windows one apart, other small ones, all others, and pixels."""
 
+    whole: Kernel
     flat: Callable[[bool], Kernel]
     small: Callable[..., Kernel]
     large: Kernel
@@ -1466,6 +1472,7 @@ class _Kernels:
 
 
 _MAXIMA = _Kernels(
+    whole.max_pool_whole,
     flat.max_pool_flat,
     max_pool.max_pool,
     max_pool_large.max_pool_large,
@@ -1474,6 +1481,7 @@ _MAXIMA = _Kernels(
     2,
 )
 _AVERAGES = _Kernels(
+    whole.avg_pool_whole,
     flat.avg_pool_flat,
     avg_pool.avg_pool,
     avg_pool.avg_pool_large,
@@ -1569,6 +1577,8 @@ def _planned(
     kernel, stride, _ = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
+    elif w.whole and w.taps >= WHOLE:
+        chosen = kernels.whole
     elif prod(shape) >= FLATTENED and flat.suits(w):
         chosen = kernels.flat(flat.by_slices(w))
     elif rows.suits(w):

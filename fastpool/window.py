@@ -68,6 +68,11 @@ class Window(Places):
         return all(k <= s and (k == 1 or d == 1) for k, s, d in axes)
 
     @cached_property
+    def whole(self) -> bool:
+        """Whether the only window has all elements, and nothing else."""
+        return self.kernel_size == self.input and prod(self.output) == 1 and not any(map(any, self.padding))
+
+    @cached_property
     def geometry(self) -> np.ndarray:
         """The same numbers as int64, for three axes: what kernels read (see `fastpool.kernels.geometry`).
 

@@ -519,6 +519,21 @@ def test_any_lane(dtype):
 
 
 @every_number
+def test_first_lane(dtype):
+    @njit
+    def ask(rows, out):
+        d = simd.tag(rows)
+        for i in range(len(rows)):
+            out[i] = simd.first_lane(simd.load(d, simd.pointer(rows[i]), 0) > simd.splat(d, 0))
+
+    lanes = lanes_of(dtype)
+    rows = np.concatenate([np.eye(lanes, dtype=dtype), np.tri(lanes, dtype=dtype).T])
+    out = np.zeros(len(rows), np.int64)
+    ask(rows, out)
+    same_values(out, rows.argmax(axis=1))
+
+
+@every_number
 def test_every(dtype):
     @njit
     def deal(source, out):

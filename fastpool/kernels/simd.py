@@ -970,6 +970,18 @@ def any_lane(typingctx: Any, mask: Vector) -> Any:
     return types.boolean(mask), codegen
 
 
+@intrinsic
+def first_lane(typingctx: Any, mask: Vector) -> Any:
+    """The first lane in which the mask is set, if it is anywhere."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        bits = builder.zext(bits, ir.IntType(64)) if mask.lanes < 64 else bits
+        return builder.cttz(bits, _I1(True))
+
+    return types.intp(mask), codegen
+
+
 @intrinsic(prefer_literal=True)
 def every(typingctx: Any, d: Tag, v: Vector, stride: types.Literal, phase: types.Literal) -> Any:
     """Every `stride`-th lane of `v`, from lane `phase` on, as many as `d` has; those past its end are anything."""
