@@ -546,7 +546,8 @@ def accumulate_short(start, stop, geometry, cols, dx):
 
     This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by
     place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
-    by side give to is side by side. Where there are as many windows as elements across, one apart, rows are one run.
+    by side give to is side by side. Where there are as many windows as elements of a phase across, one apart or few,
+    rows are one run: 14 x 14 maps by 3 x 3 two apart take .7 of the time.
     """
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
@@ -555,7 +556,8 @@ def accumulate_short(start, stop, geometry, cols, dx):
     blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     places, lines = ceil_div(w.input, w.stride), ceil_div(h.input, h.stride)
-    joined = w.stride == h.stride == 1 and w.output == w.input and w.kernel <= MASKS
+    one = w.stride == h.stride == 1
+    joined = w.output == places and w.kernel <= MASKS and (one or 2 * places <= lanes)
     pitch = places if joined else (places + lanes - 1) // lanes * lanes
     room = max(1, SUMS // (h.stride * w.stride * pitch * item))
     most = min(room, lines)
@@ -575,8 +577,8 @@ def accumulate_short(start, stop, geometry, cols, dx):
     masks_scratch = simd.scratch(d, w.kernel * line + lanes)
     masks = simd.pointer(masks_scratch)
     for j in range(left, w.kernel if joined else left):
-        across = j * w.dilation - w.before
-        begin, behind = max(0, across), min(places, w.output + across)
+        shift = (j * w.dilation - w.before) // w.stride
+        begin, behind = max(0, shift), min(places, w.output + shift)
         fill(d, masks, j * line, line, zero)
         for i in range(j * line + lanes, j * line + lanes + unit, pitch):
             # Row by row, so that vectors may run over the ends of those before.
@@ -638,7 +640,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
         base, limit = result_of(placed, plane, z.input * h.input, stop)
         for u in range(many):
             row_at = simd.offset(sums, u * unit)
-            if joined:
+            if joined and one:
                 deal_out(d, row_at, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
                 row += bottom - y
                 continue
