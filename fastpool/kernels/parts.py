@@ -40,6 +40,8 @@ class _Typing:
 
     def resolve_function_type(self, function: Any, args: tuple[types.Type, ...], kws: dict[str, Any]) -> Any:
         """Return the signature."""
+        if isinstance(function, types.Dispatcher):  # a part is compiled for all values of an argument, once
+            args = tuple(map(types.unliteral, args))
         others = isinstance(function, types.Type) and not isinstance(function, types.Function)
         if others or kws or not all(isinstance(arg, PLAIN) for arg in args):
             return self._context.resolve_function_type(function, args, kws)
