@@ -11,8 +11,8 @@ FLOATS = [np.float32, np.float64]
 INTEGERS = [f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8)]
 NUMBERS = [np.dtype(dtype) for dtype in (*INTEGERS, *FLOATS)]
 DTYPES = [np.dtype("?"), *NUMBERS]
-#: A dtype of each size, of all kinds: they have every kernel, others one of each way of pooling, for it is in nothing
-#: but comparisons that dtypes of one size differ.
+#: A dtype of each size, of all kinds: they have every kernel, others that of small windows, for it is in nothing but
+#: comparisons that dtypes of one size differ, and these have tests of their own for every dtype.
 SIZES = [np.dtype(dtype) for dtype in ("u1", "i2", "f4", "f8")]
 
 
