@@ -195,6 +195,7 @@ class _Whole(JITCodeLibrary):
     def add_linking_library(self, library: Any) -> None:
         """Link another one in when this one is finished, and what that one would link in."""
         library._ensure_finalized()
+        self._reload_init.update(library._reload_init)
         parts = library._linking_libraries if isinstance(library, _Part) else []
         # What calls comes before what is called: of a module, LLVM takes what it knows to be called.
         self._linking_libraries = [*dict.fromkeys([*self._linking_libraries, library, *parts])]
@@ -202,6 +203,17 @@ class _Whole(JITCodeLibrary):
     def add_llvm_module(self, ll_module: Any) -> None:
         """Take a module as it is."""
         self._final_module.link_in(ll_module)
+
+    def _link(self, module: Any) -> None:
+        for library in self._linking_libraries:
+            alone = isinstance(library, _Part)
+            module.link_in(library._final_module if alone else library._get_module_for_linking(), preserve=True)
+
+    def finalize(self) -> None:
+        """Link, optimise, and make machine code."""
+        self._link(self._final_module)
+        self._linking_libraries = []
+        super().finalize()
 
     def _optimize_final_module(self) -> None:
         manager, builder = self._codegen._module_pass_manager()
@@ -219,6 +231,13 @@ class _Part(_Whole):
             if not function.is_declaration and function.linkage.name == "external":
                 function.linkage = "linkonce_odr"  # so that it need not be copied for that
         self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        """Return the code with all that it calls: what a library of Numba's own, of a parallel loop, links in."""
+        if self._shared_module is None:
+            self._shared_module = self._final_module.clone()
+            self._link(self._shared_module)
+        return self._shared_module
 
     def get_pointer_to_function(self, name: str) -> int:
         """Return 0: there is no machine code."""
