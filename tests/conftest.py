@@ -15,13 +15,17 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-#: Files whose tests are few and long: they come first, or all would wait for the last of them.
-NAMES = "memory", "faults", "processes", "cache", "lowering", "widths", "columns", "ranks", "testing"
-LONG = {f"test_{name}" for name in NAMES}
+#: Files that take longest: short ones come last, or one process would wait for the other. Beside the first of these
+#: there are three that share no kernels with it, or both processes would compile the same at the same time.
+LONG = (
+    "memory", "testing", "simd", "lowering", "max_pool", "widths", "max_pool_backward", "channels_last", "ranks",
+    "adaptive", "faults", "processes", "columns", "avg_pool", "cache",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session", params=[fastpool, reference], ids=lambda module: module.__name__)

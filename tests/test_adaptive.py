@@ -126,7 +126,7 @@ def test_every_width(dtype, width):
     """One window, wide and narrow ones, and more than there are columns: every tail of every vector."""
     x = planes((2, width), dtype)
     for columns in {1, 2, 3, width // 9 + 1, width // 2 + 1, width, width + 1}:
-        if dtype != "f4" and width % columns == 0 and 2 < width // columns < 9:
+        if dtype != "f4" and width % columns == 0 and width // columns < 9:
             continue  # ordinary windows, of which each size has kernels of its own to compile
         for rows in (1, 2):
             y, argmax = reference.adaptive_max_pool2d(x, (rows, columns), return_argmax=True)

@@ -119,16 +119,14 @@ def test_code_for_another_processor_is_not_run(cache):
 
 
 def test_an_edited_callee_is_compiled_anew(package, tmp_path):
-    # With it every plane is read as the first one.
+    # With it every window is on the first element.
     callee = package / "kernels" / "geometry.py"
     source = callee.read_text()
-    assert "def plane_offset(of, plane):" in source
-    # The last row is in no window: planes without such a seam are read as one.
-    planes = "[[[1.0, 2.0], [0.0, 0.0], [9.0, 9.0]], [[3.0, 4.0], [0.0, 0.0], [9.0, 9.0]]]"
-    script = f"print(fastpool.max_pool2d(np.array({planes}), 2).ravel().tolist())"
+    assert "def axes(geometry):" in source
+    script = "print(fastpool.argmax_to_indices(np.zeros((1, 2), np.uint8), (2, 4), 2).tolist())"
     environment = {"package": package, "NUMBA_CACHE_DIR": tmp_path / "cache"}
-    assert run(script, **environment) == "[2.0, 4.0]\n"
-    callee.write_text(source + "\n\n@inline\ndef plane_offset(of, plane):\n    return 0\n")
-    assert run(script, **environment) == "[2.0, 2.0]\n"
+    assert run(script, **environment) == "[[0, 2]]\n"
+    callee.write_text(source + "\n\n@inline\ndef axes(geometry):\n    return ONE, ONE, ONE\n")
+    assert run(script, **environment) == "[[0, 0]]\n"
     callee.write_text(source)
-    assert run(script, **environment) == "[2.0, 4.0]\n"
+    assert run(script, **environment) == "[[0, 2]]\n"

@@ -15,8 +15,7 @@ WINDOWS = [
     {"kernel_size": 3, "ceil_mode": True},
     {"kernel_size": (5, 4), "stride": (2, 3), "padding": (1, 2), "dilation": (1, 2), "ceil_mode": True},
 ]
-#: Dtypes and windows: of all windows, the first and the last are small and large ones for kernels.
-EVERY = [(dtype, window) for dtype in DTYPES for window in (WINDOWS if dtype in SIZES else WINDOWS[::5])]
+EVERY = [(dtype, window) for dtype in DTYPES for window in (WINDOWS if dtype in SIZES else WINDOWS[:1])]
 every_dtype = pytest.mark.parametrize(("dtype", "window"), EVERY, ids=str)
 
 

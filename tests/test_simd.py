@@ -1,17 +1,21 @@
 """The vectors that kernels are written in, operation by operation, against NumPy."""
 
 import mmap
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 from helpers import FLOATS, INTEGERS, NUMBERS, same_bits, same_values
 from jobs import run
-from numba import njit
 
 from fastpool.kernels import simd
+from fastpool.kernels.parts import KernelCompiler
 from fastpool.testing.arrays import specials
+
+#: Compile as kernels are.
+njit = partial(numba.njit, no_cfunc_wrapper=True, pipeline_class=KernelCompiler)
 
 every_number = pytest.mark.parametrize("dtype", NUMBERS, ids=str)
 every_integer = pytest.mark.parametrize("dtype", [np.dtype(name) for name in INTEGERS], ids=str)

@@ -128,12 +128,12 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda function: function.__name__)
 def test_what_differs_is_found_and_made_small(wrong):
-    report = check_conformance(only("max_pool2d", wrong), cases=400)
+    report = check_conformance(only("max_pool2d", wrong), cases=150)
     (finding,) = report.findings
     assert not report.agreed
-    assert 0 < finding.outcomes["differed"] < 400
+    assert 0 < finding.outcomes["differed"] < 150
     assert finding.outcomes["identical"] > 50
-    assert sum(finding.outcomes.values()) == 400
+    assert sum(finding.outcomes.values()) == 150
     assert WRONG[wrong] in finding.why
     with pytest.raises(AssertionError, match="max_pool2d"):
         report.raise_for_differences()
@@ -175,8 +175,9 @@ def test_another_order_of_summation_is_near_but_not_exact():
     def compare(**how):
         return check_conformance(only("fold", backwards), dtypes=["float32"], **how)
 
-    assert compare().agreed
-    assert compare().findings[0].outcomes["near"] > 0
+    report = compare()
+    assert report.agreed
+    assert report.findings[0].outcomes["near"] > 0
     assert not compare(exact=True).agreed
 
 

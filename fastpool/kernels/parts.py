@@ -5,19 +5,22 @@ a function that is never called but from kernels, and inlined there, nobody runs
 each function, then all of them together a little, for objects that are counted, then again. Here that is done once.
 
 Of Numba's passes over a function those are left out that look for what no kernel has: generators, closures, context
-managers, lists, functions that are inlined before they are typed, and expressions of whole arrays.
+managers, lists, functions that are inlined before they are typed, and expressions of whole arrays. Those before types
+are inferred run once for all dtypes, and between passes nothing is checked or analysed anew.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from numba.core import typed_passes, types, untyped_passes
+from numba.core.analysis import dead_branch_prune
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
-from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.ir_utils import build_definitions
 from numba.core.lowering import Lower
+from numba.core.ssa import reconstruct_ssa
 
 from fastpool.kernels import simd
 
@@ -37,6 +40,8 @@ class _Typing:
 
     def resolve_function_type(self, function: Any, args: tuple[types.Type, ...], kws: dict[str, Any]) -> Any:
         """Return the signature."""
+        if isinstance(function, types.Dispatcher):  # a part is compiled for all values of an argument, once
+            args = tuple(map(types.unliteral, args))
         others = isinstance(function, types.Type) and not isinstance(function, types.Function)
         if others or kws or not all(isinstance(arg, PLAIN) for arg in args):
             return self._context.resolve_function_type(function, args, kws)
@@ -91,7 +96,6 @@ class _Lower(Lower):
             super().delvar(name)
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
 class NativeLowering(typed_passes.NativeLowering):
     """Numba's, that way."""
 
@@ -101,7 +105,6 @@ class NativeLowering(typed_passes.NativeLowering):
         return _Lower
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
 class TypeInference(typed_passes.NopythonTypeInference):
     """Numba's, in such a context."""
 
@@ -115,21 +118,68 @@ class TypeInference(typed_passes.NopythonTypeInference):
             state.typingctx = context
 
 
-PASSES = (
-    untyped_passes.TranslateByteCode,
-    untyped_passes.FixupArgs,
-    untyped_passes.IRProcessing,
-    untyped_passes.RewriteSemanticConstants,
-    untyped_passes.DeadBranchPrune,
-    untyped_passes.GenericRewrites,
-    untyped_passes.ReconstructSSA,
-    TypeInference,
-    typed_passes.PreLowerStripPhis,
-    typed_passes.IRLegalization,
-    typed_passes.AnnotateTypes,
-    NativeLowering,
-    typed_passes.NoPythonBackend,
+def _prune(state: Any) -> None:
+    """Leave out what is for arguments that are None, or that are not."""
+    dead_branch_prune(state.func_ir, state.args)
+
+
+def _reconstruct_ssa(state: Any) -> None:
+    """Give every assignment a variable of its own."""
+    state.func_ir = reconstruct_ssa(state.func_ir)
+    state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+
+
+UNTYPED = (
+    untyped_passes.TranslateByteCode().run_pass,
+    untyped_passes.IRProcessing().run_pass,
+    untyped_passes.RewriteSemanticConstants().run_pass,
+    _prune,
+    untyped_passes.GenericRewrites().run_pass,
+    _reconstruct_ssa,
 )
+
+
+def _strip_phis(state: Any) -> None:
+    """Make of the choices between variables, where branches meet, assignments in the branches."""
+    state.func_ir = typed_passes.PreLowerStripPhis()._strip_phi_nodes(state.func_ir)
+    state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+
+
+TYPED = (
+    TypeInference().run_pass,
+    _strip_phis,
+    typed_passes.IRLegalization().run_pass,
+    typed_passes.AnnotateTypes().run_pass,
+    NativeLowering().run_pass,
+    typed_passes.NoPythonBackend().run_pass,
+)
+_untyped: dict[Any, Any] = {}
+
+
+def _kind(arg: types.Type) -> Any:
+    """Return what of an argument's type the passes ask for that run before types are inferred."""
+    if isinstance(arg, (types.NoneType, types.Omitted, types.Literal)):
+        return arg
+    return type(arg), getattr(arg, "ndim", None), getattr(arg, "count", None)
+
+
+class _Passes:
+    """Stands for Numba's manager of passes."""
+
+    pipeline_name = "kernel"
+    exec_times: ClassVar[dict[str, Any]] = {}
+
+    def run(self, state: Any) -> None:
+        """Compile a function."""
+        key = state.func_id.func, tuple(map(_kind, state.args))
+        if key not in _untyped:
+            for step in UNTYPED:
+                step(state)
+            _untyped[key] = state.func_ir
+        state.func_ir = _untyped[key].copy()
+        state.func_ir.func_id = state.func_id
+        for step in TYPED:
+            step(state)
 
 
 class _Codegen:
@@ -142,9 +192,28 @@ class _Codegen:
 class _Whole(JITCodeLibrary):
     """The code of a kernel: all parts are optimised together, once."""
 
+    def add_linking_library(self, library: Any) -> None:
+        """Link another one in when this one is finished, and what that one would link in."""
+        library._ensure_finalized()
+        self._reload_init.update(library._reload_init)
+        parts = library._linking_libraries if isinstance(library, _Part) else []
+        # What calls comes before what is called: of a module, LLVM takes what it knows to be called.
+        self._linking_libraries = [*dict.fromkeys([*self._linking_libraries, library, *parts])]
+
     def add_llvm_module(self, ll_module: Any) -> None:
         """Take a module as it is."""
         self._final_module.link_in(ll_module)
+
+    def _link(self, module: Any) -> None:
+        for library in self._linking_libraries:
+            alone = isinstance(library, _Part)
+            module.link_in(library._final_module if alone else library._get_module_for_linking(), preserve=True)
+
+    def finalize(self) -> None:
+        """Link, optimise, and make machine code."""
+        self._link(self._final_module)
+        self._linking_libraries = []
+        super().finalize()
 
     def _optimize_final_module(self) -> None:
         manager, builder = self._codegen._module_pass_manager()
@@ -152,19 +221,23 @@ class _Whole(JITCodeLibrary):
 
 
 class _Part(_Whole):
-    """The LLVM code of a function and of what it calls, for others to link in."""
+    """The LLVM code of a function, for others to link in."""
 
     codegen = _Codegen()
 
     def finalize(self) -> None:
-        """Link what is called, and neither optimise nor make machine code."""
-        for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        """Neither optimise nor make machine code."""
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage.name == "external":
                 function.linkage = "linkonce_odr"  # so that it need not be copied for that
         self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        """Return the code with all that it calls: what a library of Numba's own, of a parallel loop, links in."""
+        if self._shared_module is None:
+            self._shared_module = self._final_module.clone()
+            self._link(self._shared_module)
+        return self._shared_module
 
     def get_pointer_to_function(self, name: str) -> int:
         """Return 0: there is no machine code."""
@@ -181,11 +254,7 @@ class KernelCompiler(CompilerBase):
         """Return the passes, over a library of our own."""
         self.state.library = self.library_class(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         self.state.library.enable_object_caching()
-        manager = PassManager("kernel")
-        for step in PASSES:
-            manager.add_pass(step, "")
-        manager.finalize()
-        return [manager]
+        return [_Passes()]
 
 
 class PartCompiler(KernelCompiler):
