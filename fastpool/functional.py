@@ -1826,8 +1826,8 @@ def _one_by_one(w: Window, planes: int, length: tuple[int, ...], most: tuple[int
 
 def _in_route(w: Window, channels: int) -> bool:
     """Whether elements, or pixels, are asked for the only gradient that they may get."""
-    long_enough = w.output[-1] > NARROW if channels == 1 else w.input[-1] <= FLAT and channels <= ROUTED
-    return w.stride[-1] == w.kernel_size[-1] == 2 and long_enough and _from_first(w)
+    suits = w.output[-1] > NARROW if channels == 1 else channels <= ROUTED and w.input[-1] * channels <= 8 * FLAT
+    return w.stride[-1] == w.kernel_size[-1] == 2 and suits and _from_first(w)
 
 
 def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:

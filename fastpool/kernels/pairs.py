@@ -85,7 +85,8 @@ def route(of_pixels: bool) -> Kernel:
         channels = dx.shape[3] // w.input if of_pixels else None
         line, out_line = dx.shape[3], dy.shape[3]
         limit, end_at = stop * line, argmax.size
-        # Of a pixel, there are vectors of its own.
+        # A pixel has vectors of its own.
+        width = channels if of_pixels else w.output
         each = ceil_div(channels, lanes) if of_pixels else 1
         piece = out_line if of_pixels else min(out_line, STEPS * lanes)
         vectors = w.output * each if of_pixels else ceil_div(piece, lanes)
@@ -156,24 +157,13 @@ def route(of_pixels: bool) -> Kernel:
                     rest = (bottom - row) * line
                     held_from = make_room(result, held, held_from, row * line, rest, room, far)
                 here = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
-                if max(source - given.end, at - end_at) + some * out_line + lanes <= 0 or lanes <= (
-                    channels if of_pixels else w.output
-                ):
-                    route_vectors(
-                        d,
-                        dp,
-                        simd.offset(gradients, source),
-                        simd.offset(positions, at),
-                        here,
-                        steps,
-                        begin,
-                        end,
-                        first,
-                        channels,
-                    )
+                behind_rows = max(source - given.end, at - end_at) + some * out_line
+                if lanes <= width or behind_rows + lanes <= 0:
+                    from_dy, from_argmax = simd.offset(gradients, source), simd.offset(positions, at)
+                    route_vectors(d, dp, from_dy, from_argmax, here, steps, begin, end, first, channels)
                 else:  # there is nothing behind the last row
                     for i in range(begin, end):
-                        for k in range(channels if of_pixels else w.output):
+                        for k in range(width):
                             j, place = steps.froms[i] + k, first - steps.places[i]
                             even, odd = (k, channels + k) if of_pixels else (2 * k, 2 * k + 1)
                             v, p = simd.load_scalar(gradients, source + j) + nothing, np.int64(positions[at + j])
