@@ -508,33 +508,22 @@ def test_splat(dtype):
 
 
 @every_number
-def test_any_lane(dtype):
+def test_any_lane_and_the_first(dtype):
     @njit
-    def ask(rows, out):
+    def ask(rows, some, first):
         d = simd.tag(rows)
         for i in range(len(rows)):
-            out[i] = simd.any_lane(simd.load(d, simd.pointer(rows[i]), 0) > simd.splat(d, 0))
+            mask = simd.load(d, simd.pointer(rows[i]), 0) > simd.splat(d, 0)
+            some[i] = simd.any_lane(mask)
+            if some[i]:
+                first[i] = simd.first_lane(mask)
 
     lanes = lanes_of(dtype)
-    rows = np.concatenate([np.eye(lanes, dtype=dtype), np.zeros((1, lanes), dtype), np.ones((1, lanes), dtype)])
-    out = np.zeros(len(rows), bool)
-    ask(rows, out)
-    same_values(out, rows.any(axis=1))
-
-
-@every_number
-def test_first_lane(dtype):
-    @njit
-    def ask(rows, out):
-        d = simd.tag(rows)
-        for i in range(len(rows)):
-            out[i] = simd.first_lane(simd.load(d, simd.pointer(rows[i]), 0) > simd.splat(d, 0))
-
-    lanes = lanes_of(dtype)
-    rows = np.concatenate([np.eye(lanes, dtype=dtype), np.tri(lanes, dtype=dtype).T])
-    out = np.zeros(len(rows), np.int64)
-    ask(rows, out)
-    same_values(out, rows.argmax(axis=1))
+    rows = np.concatenate([np.eye(lanes, dtype=dtype), np.tri(lanes, dtype=dtype).T, np.zeros((1, lanes), dtype)])
+    some, first = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+    ask(rows, some, first)
+    same_values(some, rows.any(axis=1))
+    same_values(first, rows.argmax(axis=1))
 
 
 @every_number

@@ -517,12 +517,9 @@ def join_small(start, stop, geometry, cols, dx):
     block_scratch, table = np.zeros(1 + taps * outputs, cols.dtype), np.zeros(size, np.int16)
     elements, elements_of = simd.pointer(block_scratch), simd.pointer(table)
     for i in range(taps * outputs):
-        k, out = i // outputs, i % outputs
-        deep = out // w.output // h.output * z.stride + k // w.places // h.places
-        y, column = (
-            out // w.output % h.output * h.stride + k // w.places % h.places,
-            out % w.output * w.stride + k % w.places,
-        )
+        k, line, column = i // outputs, i % outputs // w.output, i % w.output * w.stride + i // outputs % w.places
+        deep = line // h.output * z.stride + k // w.places // h.places
+        y = line % h.output * h.stride + k // w.places % h.places
         if deep < z.input and y < h.input and column < w.input:
             elements_of[(deep * h.input + y) * w.input + column] = 1 + i
     rows = z.input * h.input

@@ -108,36 +108,58 @@ def first_of(d, elements, base, size, block, step, best, nan):
     return -1
 
 
+@inline
+def sweep(start, stop, source, reduce, values, positions, more):
+    """Call `reduce(base, plane, values, positions, more)` for the planes from start to stop, with where each begins.
+
+    That is counted on, as the divisions of `plane_offset` take as long as a small plane.
+    """
+    plane, outer = start, start // source.inner
+    while plane < stop:
+        behind = min(stop, (outer + 1) * source.inner)
+        base = plane_offset(source, plane)
+        for number in range(plane, behind):
+            reduce(base, number, values, positions, more)
+            base += source.inner_step
+        plane = behind
+        outer += 1
+
+
+@inline
+def put_largest(base, plane, values, positions, more):
+    """Write the first maximum of a plane, and where it is."""
+    d, elements, size, block, step, width, row_step = more
+    best, nan = plane_reduced(d, elements, base, size, block, step, simd.splat(d, simd.lowest(d)), larger, True)
+    at = -1
+    if nan:  # or infinities of either sign
+        at = first_of(d, elements, base, size, block, step, best, True)
+        if at >= 0:
+            best = simd.splat(d, simd.load_scalar(elements, base + at // width * row_step + at % width))
+    if positions is not None:
+        if at < 0:
+            at = first_of(d, elements, base, size, block, step, best, False)
+        simd.store_scalar(positions, plane, at)
+    simd.store_first(values, plane, best, 1)
+
+
+@inline
+def put_average(base, plane, values, positions, more):
+    """Write the average of a plane."""
+    d, elements, size, block, step, divisor = more
+    total, _ = plane_reduced(d, elements, base, size, block, step, simd.splat(d, 0), added, False)
+    simd.store_first(values, plane, total / divisor, 1)
+
+
 @kernel(writes=2)
 def max_pool_whole(start, stop, geometry, x, y, argmax):
     """Take the first maximum of the planes from start to stop of x (A, B, D * H, W), and where it is."""
     z, h, w = axes(geometry)
     d = simd.narrowed(simd.tag(x), 2)
     source = layout(x)
-    elements, values, positions = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
     size = z.input * h.input * w.input
     block, step = blocks(d, source, w, size)
-    lowest = simd.splat(d, simd.lowest(d))
-    plane, outer = start, start // source.inner
-    while plane < stop:
-        behind = min(stop, (outer + 1) * source.inner)
-        base = plane_offset(source, plane)
-        for number in range(plane, behind):
-            best, nan = plane_reduced(d, elements, base, size, block, step, lowest, larger, True)
-            at = -1
-            if nan:  # or infinities of either sign
-                at = first_of(d, elements, base, size, block, step, best, True)
-                if at >= 0:
-                    first = at // w.input * source.row_step + at % w.input
-                    best = simd.splat(d, simd.load_scalar(elements, base + first))
-            if argmax is not None:
-                if at < 0:
-                    at = first_of(d, elements, base, size, block, step, best, False)
-                simd.store_scalar(positions, number, at)
-            simd.store_first(values, number, best, 1)
-            base += source.inner_step
-        plane = behind
-        outer += 1
+    more = (d, simd.pointer(x), size, block, step, w.input, source.row_step)
+    sweep(start, stop, source, put_largest, simd.pointer(y), simd.pointer(argmax), more)
 
 
 @kernel()
@@ -146,17 +168,7 @@ def avg_pool_whole(start, stop, geometry, x, heights, widths, y):
     z, h, w = axes(geometry)
     d = simd.narrowed(simd.tag(x), 2)
     source = layout(x)
-    elements, result = simd.pointer(x), simd.pointer(y)
     size = z.input * h.input * w.input
     block, step = blocks(d, source, w, size)
-    zero, divisor = simd.splat(d, 0), simd.splat(d, simd.pointer(heights)[0] * simd.pointer(widths)[0])
-    plane, outer = start, start // source.inner
-    while plane < stop:
-        behind = min(stop, (outer + 1) * source.inner)
-        base = plane_offset(source, plane)
-        for number in range(plane, behind):
-            total, _ = plane_reduced(d, elements, base, size, block, step, zero, added, False)
-            simd.store_first(result, number, total / divisor, 1)
-            base += source.inner_step
-        plane = behind
-        outer += 1
+    divisor = simd.splat(d, simd.pointer(heights)[0] * simd.pointer(widths)[0])
+    sweep(start, stop, source, put_average, simd.pointer(y), None, (d, simd.pointer(x), size, block, step, divisor))
