@@ -1574,16 +1574,20 @@ def _planned(
     *numbers, data_format = of_window
     leading, spatial, trailing = arguments.split(shape, data_format, ndim, "x")
     w = window(spatial, *numbers, elements=True)
+    if ndim == 3 and not wanted and (w.kernel_size[0], w.stride[0], w.padding[0]) == (1, 1, (0, 0)):
+        plane = w.kernel_size[1:], w.stride[1:], w.padding[1:], w.dilation[1:], *numbers[4:], data_format
+        return _planned(2, kernels, shape, dtype, wanted, divisors, plane)  # of slices, each for itself
     kernel, stride, _ = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
     elif prod(shape) >= FLATTENED and flat.suits(w):
-        chosen = kernels.flat(flat.by_slices(w))
+        chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
     elif rows.suits(w):
-        span, kept = (w.output[-1] - 1) * stride + kernel, rows.keeps(w)
-        many, deep, long = rows.vectors(stride, span), ndim == 3 and not kept, w.output[-1] >= rows.LONG
+        many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
+        kept = rows.keeps(w)
+        deep = ndim == 3 and not kept
         overlap = {"overlap": True} if wanted and not deep and not long and w.rows_overlap else {}
         chosen = kernels.small(stride, many, deep, kept, long, **overlap)
     else:

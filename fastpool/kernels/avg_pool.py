@@ -1,9 +1,9 @@
 """Average pooling, for small windows (see `fastpool.kernels.rows`), all others (`fastpool.kernels.tile`), and backward.
 
-A window's slices are summed each for itself, down the columns first and then across: its error is at most half a
-unit in the last place of the sum of the absolute values for each of depth + height + width additions, where one sum
-after another would have depth * height * width of them. What is shared by neighbouring windows is not added up once
-for all, but for whole slices: a running sum would carry its errors along the row.
+A window is summed through its slices, down and across, or each slice down, then these, then across: its error is at
+most half a unit in the last place of the sum of the absolute values for each of depth + height + width additions,
+where one sum after another would have depth * height * width of them. What is shared by neighbouring windows is not
+added up once for all, but for whole slices: a running sum would carry its errors along the row.
 """
 
 from __future__ import annotations
@@ -14,44 +14,15 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
-from fastpool.kernels.geometry import axes, ceil_div, layout, meet, places_inside, plane_offset
+from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, places_inside, plane_offset
 from fastpool.kernels.launch import Kernel, inline, kernel
-from fastpool.kernels.rows import MERGED
 from fastpool.kernels.tile import SHARED
 
-#: The sums of about so many windows are divided at a time.
-DIVIDED = 1 << 10
-
 
 @inline
-def repeated(d, widths, w):
-    """Return the widths of some rows, one after the other, as scratch, and how many rows these are."""
-    count = max(1, DIVIDED // w.output)
-    scratch = simd.scratch(d, count * w.output + MERGED * simd.lanes(d))
-    for row in range(count):
-        simd.copy(simd.pointer(scratch), row * w.output, widths, 0, w.output)
-    return scratch, count
-
-
-@inline
-def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-    """Add up what there is of each slice, and divide it: as many rows at a time as are divided by the same."""
-    d = simd.widened(d, MERGED)
-    heights, widths, most = more
-    row = 0
-    while row < slices.rows:
-        height, count = heights[slices.line + row], 1
-        while count < min(most, slices.rows - row) and heights[slices.line + row + count] == height:
-            count += 1
-        at, into, share = row * w.output, slices.into + row * w.output, simd.splat(d, height)
-        row += count
-        for i in range(0, count * w.output, simd.lanes(d)):
-            total = simd.load(d, kept, slices.offsets[0] + at + i)
-            for k in range(1, slices.many):
-                simd.rolled()
-                total = total + simd.load(d, kept, slices.offsets[k] + at + i)
-            divided = total / (simd.load(d, widths, i) * share)
-            simd.store_before(values, into + i, divided, into + count * w.output)
+def add(a, b, careful):
+    """Return a + b."""
+    return a + b
 
 
 @cache
@@ -82,15 +53,15 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         return total
 
     @inline
-    def pool(elements, source, z, h, w, part, values, positions, careful, more):
-        """Pool one vector of each row of a group; of slices that are kept, add up only."""
-        d, heights, widths = more
+    def pool(elements, source, h, w, part, values, positions, careful, more):
+        """Pool one vector of each row of a group."""
+        d, heights, widths, lines, z = more
         zero = simd.splat(simd.widened(d, many), 0)
         one = simd.splat(d, 1)
         width = simd.load_or(one, widths, part.first, 0, w.output - part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base, _, count = rows.beside(source, z, h, plane, deep)
-        line = plane % z.output * h.output + out if deep else out
+        base, _, count = rows.beside(source, z, h.input, plane)
+        line = (plane * h.output + out) % lines
         step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         for _ in range(part.rows):
             for k in range(count):
@@ -111,11 +82,9 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
                         there += step
                         rows_total = rows_total + simd.load_where(part.inside, part.all_inside, zero, elements, there)
                     total = rows_total if i == 0 else total + rows_total
-                result = across(d, total, w.kernel)
-                if not kept:
-                    if long:
-                        width = simd.load_or(one, widths, column, 0, w.output - column)
-                    result = result / (width * simd.splat(d, heights[line]))
+                if long:
+                    width = simd.load_or(one, widths, column, 0, w.output - column)
+                result = across(d, total, w.kernel) / (width * simd.splat(d, heights[line]))
                 simd.store_first(values, target, result, part.outputs)
             into += w.output
             out += 1
@@ -123,16 +92,16 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
             if out == h.output:
                 out = 0
                 plane += 1
-                base, _, count = rows.beside(source, z, h, plane, deep)
-                line = plane % z.output * h.output if deep else 0
+                base, _, count = rows.beside(source, z, h.input, plane)
+                line = line if line < lines else 0
 
     @inline
-    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
         """Pool rows of planes."""
         d = more[0]
         return rows.sweep(
-            start, stop, z, h, w, d, simd.widened(d, many), elements, source, values, positions, pool, None, more,
-            deep, long,
+            start, stop, more[4], h, w, d, simd.widened(d, many), elements, source, values, positions, pool, None, more,
+            long,
         )  # fmt: skip
 
     def body(start, stop, geometry, x, heights, widths, y):
@@ -142,14 +111,11 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         """
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        more = (d, simd.pointer(heights), simd.pointer(widths))
+        more = (d, simd.pointer(heights), simd.pointer(widths), z.output * h.output, z if deep else ONE)
         if kept:
-            width_scratch, count = repeated(d, simd.pointer(widths), w)
-            divisors = (simd.pointer(heights), simd.pointer(width_scratch), count)
-            rows.sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge, divisors, None)
-            simd.keep((width_scratch,))
+            rows.sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, add, None)
         else:
-            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
+            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
 
     body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-kept' * kept}{'-long' * long}"
     return Kernel(body, writes=1)

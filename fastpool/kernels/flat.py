@@ -4,9 +4,10 @@ A vector may begin anywhere and reach over the ends of rows and planes, so that 
 places of its window each lane has comes from tables, of which a vector reads as much as of the elements.
 
 Pooling copies some planes, or a band of one's rows, to scratch, where vectors can be read beyond them, and reduces that
-across and then down; rows whose windows have all places, or the same, need no table for the latter. In place of k * k
-elements k + k are read, of a kernel of 3 x 3 in the time of copying twice: half to all of the time of the kernels for
-other small windows (`fastpool.kernels.rows`), and a third over maps of 7 x 7.
+across and then down; volumes are reduced through their slices by being copied. Rows whose windows have all places, or
+the same, need no table for the latter. In place of k * k elements k + k are read, of a kernel of 3 x 3 in the time of
+copying twice: half to all of the time of the kernels for other small windows (`fastpool.kernels.rows`), and a third
+over maps of 7 x 7.
 
 `collect` asks all windows of every element for its gradient. A kernel of 3 x 3 takes .8 of the time of
 `max_pool_backward.scatter_small`; one of 5 x 5 would take more.
@@ -21,13 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.avg_pool import merge as merge_sums
-from fastpool.kernels.avg_pool import repeated
-from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.avg_pool import add
+from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import Kernel, inline, kernel
-from fastpool.kernels.max_pool import merge as merge_maxima
-from fastpool.kernels.max_pool import outranks
-from fastpool.kernels.rows import fits, sweep_slices
+from fastpool.kernels.max_pool import larger, merge, outranks
+from fastpool.kernels.rows import fits, gather, sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -199,6 +198,7 @@ class Run(NamedTuple):
     low: int  # the elements of scratch that there are
     high: int
     band: bool
+    number: int  # which slice of a volume the first plane is
 
 
 class Scratch(NamedTuple):
@@ -211,26 +211,6 @@ class Scratch(NamedTuple):
     taken: Any  # as pointers
     kept: Any
     kept_at: Any
-
-
-@inline
-def take(d, elements, source, row, last, line, rows, taken):
-    """Copy rows to scratch, where vectors can be read around them; return whether there is a NaN."""
-    nan = simd.is_nan(simd.splat(d, 0))
-    # Where rows follow each other in memory, there is but one.
-    one = source.row_step == line and source.inner_step == rows * line
-    one = one and source.outer_step == source.inner * source.inner_step
-    size = (last - row) * line if one else line
-    into, end = 0, (last - row) * line
-    while into < end:
-        at = plane_offset(source, row // rows) + row % rows * source.row_step
-        for i in range(0, size, simd.lanes(d)):
-            v = simd.load_between(d, elements, at + i, 0, size - i)
-            nan = nan | simd.is_nan(v)
-            simd.store(taken, into + i, v)
-        into += size
-        row += 1
-    return simd.any_lane(nan)
 
 
 @inline
@@ -257,7 +237,7 @@ def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, f
         shift, end = run.first * line, run.end * line
         for i in range(run.begin * line - shift, end - shift, lanes):
             v, at = asked_for(d, dp, s.kept, s.kept_at, i, s.down, i, positions, careful)
-            simd.store_before(values, shift + i, finish(d, v, i, -1, more), end)
+            simd.store_before(values, shift + i, finish(d, v, run.number * h.input * line + i, -1, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
         return
@@ -270,7 +250,7 @@ def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, f
             v, at = all_of(
                 d, dp, s.kept, s.kept_at, top + i, h.dilation * line, first, count, w.places, positions, careful
             )
-            simd.store_before(values, shift + i, finish(d, v, i, row % h.input, more), end)
+            simd.store_before(values, shift + i, finish(d, v, i, run.number * h.input + row % h.input, more), end)
             if positions is not None:
                 simd.store_before(positions, shift + i, at, end)
         row += size
@@ -317,9 +297,13 @@ def scratch(z, h, w, d, dp, size, wanted):
 
 
 @inline
-def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, nans, asked_for, all_of, finish, more):
-    """Reduce the windows of the rows from start to stop, counted over the planes of x.
+def sweep(
+    start, stop, through, z, h, w, d, dp, elements, source, s, values, positions, nans, combine, asked_for, all_of,
+    finish, more,
+):  # fmt: skip
+    """Reduce the windows of the rows from start to stop, counted over the planes.
 
+    These are what `fastpool.kernels.rows.gather` makes of x, `through` an axis, by `combine(a, b, careful)`.
     `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step,
     first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
     `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`. Return
@@ -337,8 +321,9 @@ def sweep(start, stop, z, h, w, d, dp, elements, source, s, values, positions, n
             first = upper = top
             end, lower = min(stop, top + s.height), min(ceil_div(stop, rows) * rows, top + s.height)
         into = (upper - first + above) * line
-        careful = take(d, elements, source, upper, lower, line, rows, simd.offset(s.taken, into))
-        run = Run(first, row, end, into, into + (lower - upper) * line, s.band)
+        taken = simd.offset(s.taken, into)
+        careful = gather(d, elements, source, through, rows, line, upper, lower, combine, nans, taken)
+        run = Run(first, row, end, into, into + (lower - upper) * line, s.band, first // rows % through.output)
         if nans is None:
             passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
         elif careful:
@@ -403,15 +388,15 @@ def unchanged(d, v, i, row, more):
 
 @cache
 def max_pool_flat(deep: bool) -> Kernel:
-    """Return the kernel: if deep, for volumes of which each slice is pooled once."""
+    """Return the kernel: if deep, for volumes: slices are reduced first, or, for an argmax, each is pooled once."""
 
     @inline
-    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
         """Pool rows of planes; return whether there was a NaN."""
-        d, dp, s = more
+        d, dp, through, z, s = more
         return sweep(
-            start, stop, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), largest_asked, largest,
-            unchanged, None,
+            start, stop, through, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), larger,
+            largest_asked, largest, unchanged, None,
         )  # fmt: skip
 
     def body(start, stop, geometry, x, y, argmax):
@@ -420,12 +405,14 @@ def max_pool_flat(deep: bool) -> Kernel:
         d = simd.tag(x)
         dp = simd.position_tag(d, argmax)
         wide, wide_dp = simd.widened(d, VECTORS), simd.widened(dp, VECTORS)
-        s, arrays = scratch(ONE if deep else z, h, w, wide, wide_dp, x.size, argmax is not None)
-        more = (wide, wide_dp, s)
-        if deep:
-            sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge_maxima, None, simd.nans(d))
+        planes = ONE if deep else z
+        through = z if deep and argmax is None else ONE
+        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, argmax is not None)
+        more = (wide, wide_dp, through, planes, s)
+        if deep and argmax is not None:
+            sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool_rows, more, merge, simd.nans(d))
         else:
-            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
+            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
         simd.keep(arrays)
 
     body.__name__ = f"max_pool_flat{'-deep' * deep}"
@@ -466,31 +453,18 @@ def divide(d, v, i, row, more):
 def avg_pool_flat(deep: bool) -> Kernel:
     """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
 
-    @inline
-    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
-        """Pool rows of planes; of slices, add up only."""
-        d, dp, s, divisors = more
-        return sweep(
-            start, stop, z, h, w, d, dp, elements, source, s, values, None, None, sum_asked, sum_all,
-            unchanged if deep else divide, divisors,
-        )  # fmt: skip
-
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the rows of x from start to stop, counted over its planes."""
         z, h, w = axes(geometry)
-        d = simd.tag(x)
-        wide, wide_dp = simd.widened(d, VECTORS), simd.widened(simd.position_tag(d, None), VECTORS)
+        d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), None), VECTORS)
         by_row, by_column = simd.pointer(heights), simd.pointer(widths)
-        s, arrays = scratch(ONE if deep else z, h, w, wide, wide_dp, x.size, False)
-        if deep:
-            share_scratch, count = repeated(d, by_column, w)
-            divisors = (by_row, simd.pointer(share_scratch), count)
-            more = (wide, wide_dp, s, None)
-            sweep_slices(start, stop, z, h, w, d, d, x, y, None, pool_rows, more, merge_sums, divisors, None)
-        else:
-            share_scratch = shared(z, h, w, wide, by_row, by_column)
-            more = (wide, wide_dp, s, (simd.pointer(share_scratch), by_row))
-            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
+        through, planes = (z, ONE) if deep else (ONE, z)
+        s, arrays = scratch(planes, h, w, d, dp, x.size, False)
+        share_scratch = shared(through, planes, h, w, d, by_row, by_column)
+        sweep(
+            start, stop, through, planes, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, add,
+            sum_asked, sum_all, divide, (simd.pointer(share_scratch), by_row),
+        )  # fmt: skip
         simd.keep((arrays, share_scratch))
 
     body.__name__ = f"avg_pool_flat{'-deep' * deep}"
@@ -498,21 +472,21 @@ def avg_pool_flat(deep: bool) -> Kernel:
 
 
 @inline
-def shared(z, h, w, d, heights, widths):
-    """Return, as scratch, what the sums of planes are divided by, or, in a band, those of rows but for the height."""
-    lanes, line, rows = simd.lanes(d), w.input, z.input * h.input
+def shared(through, z, h, w, d, heights, widths):
+    """Return, as scratch, what the sums of a volume are divided by, or, in a band, those of rows but for the height."""
+    lanes, line, rows = simd.lanes(d), w.input, through.output * z.input * h.input
     band = in_bands(z, h, w)
-    plane = line if band else rows * line
-    size = max(BAND if band else RUN, plane)
+    volume = line if band else rows * line
+    size = BAND if band else volume + RUN
     scratch = simd.scratch(d, size + lanes)
     shares = simd.pointer(scratch)
-    for at in range(0, plane, line):
+    for at in range(0, volume, line):
         height = simd.splat(d, 1 if band else heights[at // line])
         for i in range(0, line, lanes):
             v = simd.load_between(d, widths, i, 0, line - i)
             simd.store_before(shares, at + i, v * height, scratch.size)
-    at = plane
+    at = volume
     while at < size:
-        simd.copy(shares, at, shares, 0, min(plane, size - at))
-        at += plane
+        simd.copy(shares, at, shares, 0, min(volume, size - at))
+        at += volume
     return scratch

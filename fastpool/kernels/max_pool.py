@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import NOWHERE, axes, layout, places_inside
+from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout, places_inside
 from fastpool.kernels.launch import Kernel, inline
-from fastpool.kernels.rows import MERGED, ask, beside, sweep, sweep_slices
+from fastpool.kernels.rows import ask, beside, sweep, sweep_reduced, sweep_slices
 
 
 @inline
@@ -23,28 +23,30 @@ def outranks(v, best, careful):
 
 
 @inline
-def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
-    """Take the maxima of what was pooled of each slice."""
-    d, dp = simd.widened(d, MERGED), simd.widened(dp, MERGED)
-    lanes, size = simd.lanes(d), h.places * w.places
-    count = slices.rows * w.output
-    end = slices.into + count
-    for i in range(0, count, lanes):
-        best = simd.load(d, kept, slices.offsets[0] + i)
-        at = simd.splat(dp, 0)
-        if positions is not None:
-            at = simd.load(dp, kept_at, slices.offsets[0] + i) + simd.splat(dp, slices.first * size)
-        for k in range(1, slices.many):
-            simd.rolled()
-            other = simd.load(d, kept, slices.offsets[k] + i)
-            better = outranks(other, best, careful)
-            best = simd.select(better, other, best)
-            if positions is not None:
-                other_at = simd.load(dp, kept_at, slices.offsets[k] + i) + simd.splat(dp, (slices.first + k) * size)
-                at = simd.select(better, other_at, at)
-        simd.store_before(values, slices.into + i, best, end)
-        if positions is not None:
-            simd.store_before(positions, slices.into + i, at, end)
+def larger(best, v, careful):
+    """Return the larger of two."""
+    return simd.select(outranks(v, best, careful), v, best)
+
+
+@inline
+def merge(d, dp, kept, kept_at, slices, size, values, positions, careful):
+    """Take the maxima of what was pooled of each slice, which has so many places."""
+    into, shift = slices.into, 0
+    for _ in range(slices.runs):
+        for i in range(0, slices.size, simd.lanes(d)):
+            best = simd.load(d, kept, slices.offsets[0] + shift + i)
+            at = simd.load(dp, kept_at, slices.offsets[0] + shift + i) + simd.splat(dp, slices.first * size)
+            for k in range(1, slices.many):
+                simd.rolled()
+                other = simd.load(d, kept, slices.offsets[k] + shift + i)
+                better = outranks(other, best, careful)
+                best = simd.select(better, other, best)
+                other_at = simd.load(dp, kept_at, slices.offsets[k] + shift + i)
+                at = simd.select(better, other_at + simd.splat(dp, (slices.first + k) * size), at)
+            simd.store_before(values, into + i, best, into + slices.size)
+            simd.store_before(positions, into + i, at, into + slices.size)
+        into += slices.size
+        shift += slices.apart
 
 
 @cache
@@ -91,15 +93,15 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         return best, at
 
     @inline
-    def pool(elements, source, z, h, w, part, values, positions, careful, more):
+    def pool(elements, source, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group; return whether there was a NaN."""
-        d, dp, firsts = more
+        d, dp, firsts, z = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
         first_at = simd.splat(dp, 0)
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base, near, count = beside(source, z, h, plane, deep)
+        base, near, count = beside(source, z, h.input, plane)
         step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
@@ -156,16 +158,16 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
             if out == h.output:
                 out = 0
                 plane += 1
-                base, near, count = beside(source, z, h, plane, deep)
+                base, near, count = beside(source, z, h.input, plane)
         return simd.any_lane(simd.is_nan(seen))
 
     @inline
-    def pool_rows(start, stop, z, h, w, elements, source, values, positions, more):
+    def pool_rows(start, stop, h, w, elements, source, values, positions, more):
         """Pool rows of planes; return whether there was a NaN."""
         d = more[0]
         wide = simd.widened(d, many)
         return sweep(
-            start, stop, z, h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, deep, long
+            start, stop, more[3], h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long
         )
 
     def body(start, stop, geometry, x, y, argmax):
@@ -178,11 +180,13 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         firsts = simd.pointer(first_scratch)
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
-        more = (d, dp, firsts)
-        if kept:
-            sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool_rows, more, merge, None, simd.nans(d))
+        more = (d, dp, firsts, z if deep else ONE)
+        if kept and argmax is None:
+            sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, larger, simd.nans(d))
+        elif kept:
+            sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool_rows, more, merge, simd.nans(d))
         else:
-            pool_rows(start, stop, z, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
+            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
         simd.keep((first_scratch,))
 
     variant = f"{'-deep' * deep}{'-kept' * kept}{'-long' * long}{'-overlap' * overlap}"

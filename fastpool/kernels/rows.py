@@ -10,9 +10,11 @@ where they are wide, would be read with half the bandwidth on Zen 4.
 In long rows, those vectors are taken one after the other that need no mask: rows of thousands take half the time.
 
 Windows of three axes have the rows of some slices, and are deep: they go through all of these, side by side. Where
-slices are in several windows, they are kept instead: pooled once, and windows are merged from that, which costs a
-store and a load in L2. A kernel of 3 takes half the time of deep windows by that at stride 1, and, with argmax, two
-thirds at stride 2.
+slices are in several windows, they are kept instead. For values, elements are reduced through the slices first, to
+scratch in L1, and that is pooled as planes are: this costs a load from L2 for each window that has an element. For an
+argmax, which is not taken in that order, every slice is pooled once, and windows are merged from that, which costs a
+store and a load in L2. Of windows of 3 two apart, that takes three quarters of the time of deep ones for values, two
+thirds with argmax.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
-from fastpool.kernels.geometry import ONE, Layout, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import Layout, ceil_div, layout, places_inside, plane_offset
 from fastpool.kernels.launch import inline
 from fastpool.window import Window
 
@@ -32,22 +34,26 @@ WIDEST, FURTHEST = 8, 8
 LONG = 256
 #: Groups have about so many bytes.
 GROUP = 1 << 13
+#: So many bytes of reduced rows are pooled at a time.
+REDUCED = 1 << 14
 #: So many bytes of pooled slices are kept, and their positions. Of shorter rows there are some in it.
 KEPT = 1 << 18
 #: So many vectors of them are merged at a time.
 MERGED = 2
+#: Behind reduced rows so many vectors can be read.
+MARGIN = 8
 #: Arrays of fewer bytes are in some cache, where asking ahead costs more than it gains.
 FAR = 1 << 22
 
 
 def keeps(w: Window) -> bool:
-    """Return whether pooled slices are kept for windows of three axes: some are in two."""
+    """Return whether slices are kept for windows of three axes: some are in two."""
     return len(w.input) == 3 and w.kernel_size[0] > w.stride[0]
 
 
 def fits(w: Window) -> bool:
-    """Return whether some rows of all slices that a window of three axes reaches over can be kept."""
-    return ((w.kernel_size[0] - 1) * w.dilation[0] + 1) * w.output[-1] <= KEPT // 16
+    """Return whether some rows of all slices that windows of three axes reach over can be kept; of fewer, always."""
+    return len(w.input) < 3 or ((w.kernel_size[0] - 1) * w.dilation[0] + 1) * w.output[-1] <= KEPT // 16
 
 
 def suits(w: Window) -> bool:
@@ -67,7 +73,7 @@ def vectors(stride: int, span: int) -> int:
 class Part(NamedTuple):
     """One vector of the outputs of each row of a group, or some side by side: what to read and where to write."""
 
-    plane: int  # counted over the slices of outputs
+    plane: int
     out: int  # the first row, in its plane
     rows: int
     first: int  # the first output of the vector
@@ -83,16 +89,14 @@ class Part(NamedTuple):
 
 
 @inline
-def beside(source, z, h, plane, deep):
+def beside(source, z, rows, plane):
     """Return, of a slice of outputs, where the first slice of its windows is, which place that is, how many they have.
 
-    Unless windows are deep, that is the plane.
+    Slices have so many rows. Of planes, there is one.
     """
-    if not deep:
-        return plane_offset(source, plane), 0, 1
     start = plane % z.output * z.stride - z.before
     near, far = places_inside(z, start)
-    first = (start + near * z.dilation) * h.input
+    first = (start + near * z.dilation) * rows
     return plane_offset(source, plane // z.output) + first * source.row_step, near, far - near
 
 
@@ -105,8 +109,8 @@ def ask(d, source, offset, count):
 
 
 @inline
-def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, pool, nans, more, deep, long):
-    """Call `pool(elements, source, z, h, w, part, values, positions, careful, more)` for the rows from start to stop.
+def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, pool, nans, more, long):
+    """Call `pool(elements, source, h, w, part, values, positions, careful, more)` for the rows from start to stop.
 
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if that is not
     None, from `part.into` on and every further row after w.output elements. It returns whether it met one of the
@@ -128,13 +132,13 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
         behind = min(stop, row + rows)
         plane, out = (behind - 1) // h.output, (behind - 1) % h.output
         last_row = min(h.input - 1, out * h.stride - h.before + (h.kernel - 1) * h.dilation)
-        base, _, count = beside(source, z, h, plane, deep)
-        if deep:
+        base, _, count = beside(source, z, h.input, plane)
+        if z.input > 1:
             last_row = (count - 1) * z.dilation * h.input + h.input - 1  # if not of this window, of one before
         readable = source.end - base - last_row * source.row_step
         if out + 1 == h.output:
             plane, out = plane + 1, -1
-        base, _, _ = beside(source, z, h, plane, deep)
+        base, _, _ = beside(source, z, h.input, plane)
         ahead = base + ((out + 1) * h.stride - h.before) * source.row_step
         into = row * w.output
         i = 0
@@ -165,9 +169,9 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
                 share * vectors,
             )
             if nans is None:
-                pool(elements, source, z, h, w, part, values, positions, False, more)
-            elif pool(elements, source, z, h, w, part, values, positions, False, more):
-                pool(elements, source, z, h, w, part, values, positions, True, more)
+                pool(elements, source, h, w, part, values, positions, False, more)
+            elif pool(elements, source, h, w, part, values, positions, False, more):
+                pool(elements, source, h, w, part, values, positions, True, more)
                 met = True
             ahead += share * vectors * (behind - row)
             i += vectors * outputs
@@ -175,23 +179,24 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
 
 
 class Slices(NamedTuple):
-    """The pooled slices that the windows of some rows of outputs are merged from, and where these go."""
+    """The pooled slices that windows are merged from, and where these go: one after the other."""
 
-    offsets: Any  # of the first row in each slice, as a pointer
+    offsets: Any  # of the first element in each slice, as a pointer
     many: int
     first: int  # which place of the windows the first slice is
-    line: int  # the first row, in its plane
-    rows: int
-    into: int  # its offset in the result
+    runs: int
+    size: int  # of a run
+    apart: int  # from one to the next
+    into: int  # the offset of the first in the result
 
 
 @inline
-def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, merge, merge_more, nans):
+def sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool, more, merge, nans):
     """Pool the rows of x from start to stop by windows of three axes: each slice once, kept and merged to windows.
 
-    `pool(start, stop, z, h, w, elements, source, values, positions, more)` does so with the rows of slices, and returns
-    whether it met one of the `nans`; then `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more)`
-    is careful until it comes to later slices. Kept are as many rows of as many slices as fill a part of L2, in a ring.
+    `pool(start, stop, h, w, elements, source, values, positions, more)` does so with the rows of slices, and returns
+    whether it met one of the `nans`; then `merge(d, dp, kept, kept_at, slices, size, values, positions, careful)` is
+    careful until it comes to later slices. Kept are as many rows of as many slices as fill a part of L2, in a ring.
     A range that begins amid a plane pools the slices before it once more; so do bands of rows with the few that they
     share.
     """
@@ -204,10 +209,11 @@ def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, mer
     size = band * w.output
     # Of small slices, many are pooled at a time, unless there are some between windows.
     ring = max(span, min(z.input, room // size)) if band == h.output and z.stride <= span else span
-    in_runs = z.stride == 1 and band == h.output
-    kept_scratch = simd.scratch(d, ring * size + MERGED * simd.lanes(d))
-    kept_at_scratch = simd.scratch(dp, 0 if argmax is None else ring * size + MERGED * simd.lanes(d))
-    kept, kept_at = simd.pointer(kept_scratch), simd.beside(argmax, simd.pointer(kept_at_scratch))
+    wide = simd.widened(d, MERGED)
+    dp = simd.tag_beside(wide, argmax)
+    most = ring * size + simd.lanes(wide)
+    kept_scratch, kept_at_scratch = simd.scratch(d, most), simd.scratch(dp, most)
+    kept, kept_at = simd.pointer(kept_scratch), simd.pointer(kept_at_scratch)
     offsets_table = np.empty(z.kernel, np.int64)
     offsets = simd.pointer(offsets_table)
     values, positions = simd.pointer(y), simd.pointer(argmax)
@@ -238,28 +244,122 @@ def sweep_slices(start, stop, z, h, w, d, dp, x, y, argmax, pool, pool_more, mer
                         count = min(until - pooled, ring - slot) if band == h.output else 1
                         shift = (slot * band - top - pooled * h.output) * w.output
                         met = pool(
-                            pooled * h.output + top, (pooled + count - 1) * h.output + bottom, ONE, h, w, elements,
-                            source, simd.offset(kept, shift), simd.offset(kept_at, shift), pool_more,
+                            pooled * h.output + top, (pooled + count - 1) * h.output + bottom, h, w, elements, source,
+                            simd.offset(kept, shift), simd.offset(kept_at, shift), more,
                         )  # fmt: skip
                         pooled += count
                         if met:
                             doubtful = pooled - 1
-                # What windows that follow each other have follows each other in the ring, up to its end.
-                newest = front + span - 1
-                if in_runs and lower == h.output and front >= 0:
-                    while last >= (out + 1) * h.output and newest + 1 < pooled and (newest + 1) % ring >= span:
-                        newest += 1
+                # What windows that follow each other have is so far apart in the ring, up to its end.
+                newest, runs = front + span - 1, 1
+                if band == h.output and upper == 0 and lower == h.output and front >= 0:
+                    while (
+                        last >= (out + 1) * h.output
+                        and newest + z.stride < pooled
+                        and (newest + z.stride) % ring >= span - 1 + z.stride
+                    ):
+                        newest += z.stride
                         out += 1
-                        lower += h.output
+                        runs += 1
                 for k in range(near, far):
                     offsets[k - near] = (front + k * z.dilation) % ring * size + (upper - top) * w.output
-                line = number * h.output + upper
-                into = (plane * lines + line) * w.output
-                slices = Slices(offsets, far - near, near, line, lower - upper, into)
+                into = ((plane * z.output + number) * h.output + upper) * w.output
+                count = (lower - upper) * w.output
+                if z.stride == 1:
+                    runs, count = 1, runs * count
+                slices = Slices(offsets, far - near, near, runs, count, z.stride * size, into)
+                places = h.places * w.places
                 if nans is None:
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
+                    merge(wide, dp, kept, kept_at, slices, places, values, positions, False)
                 elif oldest <= doubtful:
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, True, merge_more)
+                    merge(wide, dp, kept, kept_at, slices, places, values, positions, True)
                 else:
-                    merge(d, dp, kept, kept_at, slices, h, w, values, positions, False, merge_more)
+                    merge(wide, dp, kept, kept_at, slices, places, values, positions, False)
     simd.keep((kept_scratch, kept_at_scratch, offsets_table))
+
+
+@inline
+def gather(d, elements, source, z, rows, line, row, last, combine, nans, into):
+    """Copy rows to scratch, of slices with so many, counted over all slices of windows.
+
+    Such a slice is reduced from those of the input that its windows have, by `combine(a, b, careful)`. Return whether
+    there may be one of the `nans`, with which that is careful.
+    """
+    if nans is None:
+        return gather_by(d, elements, source, z, rows, line, row, last, combine, False, into)
+    if gather_by(d, elements, source, z, rows, line, row, last, combine, False, into):
+        return gather_by(d, elements, source, z, rows, line, row, last, combine, True, into)
+    return False
+
+
+@inline
+def gather_by(d, elements, source, z, rows, line, row, last, combine, careful, into):
+    """Do that; return whether there was a NaN."""
+    seen = simd.splat(d, 0)
+    step = z.dilation * rows * source.row_step
+    # Where rows follow each other in memory, there is but one.
+    joined = source.row_step == line
+    one = joined and z.input == z.output == 1 and source.inner_step == rows * line
+    one = one and source.outer_step == source.inner * source.inner_step
+    ahead = z.stride * rows * source.row_step
+    at = 0
+    while row < last:
+        plane, y = row // rows, row % rows
+        base, _, slices = beside(source, z, rows, plane)
+        first = base + y * source.row_step
+        count = min(last - row, last - row if one else rows - y) if joined else 1
+        size = count * line
+        for i in range(0, size, simd.lanes(d)):
+            for k in range(slices if z.input > 1 else 0):
+                simd.rolled()
+                ask(simd.narrowed(d, MERGED), elements, first + ahead + k * step + i, simd.lanes(d))
+            # A sum is NaN if an element is, or infinities are.
+            v = simd.load_between(d, elements, first + i, 0, size - i)
+            seen = seen + v
+            for k in range(1, slices):
+                simd.rolled()
+                other = simd.load_between(d, elements, first + k * step + i, 0, size - i)
+                seen = seen + other
+                v = combine(v, other, careful)
+            simd.store(into, at + i, v)
+        at += size
+        row += count
+    return simd.any_lane(simd.is_nan(seen))
+
+
+@inline
+def sweep_reduced(start, stop, z, h, w, d, x, y, pool, more, combine, nans):
+    """Pool the rows of x from start to stop by windows of three axes: slices are reduced first: see `gather`.
+
+    `pool(start, stop, h, w, elements, source, values, positions, more)` pools the rows of that: of some slices, or, of
+    large ones, a band of rows, the same of all slices of a volume, of which what is read is in L2 then.
+    """
+    wide = simd.widened(d, MERGED)
+    given = layout(x)
+    elements, values = simd.pointer(x), simd.pointer(y)
+    reach = (h.kernel - 1) * h.dilation + 1
+    most = REDUCED // simd.BYTES * simd.lanes(d) // w.input
+    slices = max(1, most // h.input)
+    # The rows that two bands share shall be few.
+    band = h.output if most >= h.input else min(h.output, max(4, (most - reach) // h.stride + 1))
+    rows = slices * h.input if band == h.output else min(h.input, (band - 1) * h.stride + reach)
+    scratch = simd.scratch(d, rows * w.input + MARGIN * simd.lanes(d))
+    reduced = simd.pointer(scratch)
+    # Where windows share slices, a band is pooled of all before the next.
+    lines = max(1, stop) if band == h.output else h.output * (z.output if z.kernel > z.stride else 1)
+    for begin in range(start - start % lines, stop, lines):
+        first, behind = max(start, begin), min(stop, begin + lines)
+        for top in range(0, h.output, band):
+            for number in range(first // h.output, ceil_div(behind, h.output), slices):
+                upper = max(first, number * h.output + top)
+                lower = min(behind, (number + slices - 1) * h.output + min(h.output, top + band))
+                if upper >= lower:
+                    continue
+                row = number * h.input + max(0, upper % h.output * h.stride - h.before)
+                last = max(0, min(h.input, (lower - 1) % h.output * h.stride - h.before + reach))
+                last = max(row, (lower - 1) // h.output * h.input + last)
+                gather(wide, elements, given, z, h.input, w.input, row, last, combine, nans, reduced)
+                size = h.input * w.input
+                source = Layout(1, size, size, w.input, row * w.input + scratch.size, given.item, 0)
+                pool(upper, lower, h, w, simd.offset(reduced, -row * w.input), source, values, None, more)
+    simd.keep((scratch,))

@@ -132,6 +132,12 @@ def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
     return _constant(Tag(element, like.lanes), like, array)
 
 
+@intrinsic
+def tag_beside(typingctx: Any, like: Tag, array: types.Array) -> Any:
+    """The elements of `array`, a lane for each of `like`'s."""
+    return _constant(Tag(array.dtype, like.lanes), like, array)
+
+
 def _constant(result: types.Type, *args: types.Type) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.get_dummy_value()
