@@ -121,6 +121,25 @@ def test_slices_side_by_side(shape, stride, dilation):
                 near(y, *expected, sum(kernel_size))
 
 
+@pytest.mark.parametrize(
+    ("plane", "arguments"),
+    [
+        ((3, 5), {"kernel_size": (4, 4, 1), "stride": (3, 2, 2), "padding": (3, 1, 0)}),
+        ((28, 28), {"kernel_size": (3, 2, 2), "stride": 1, "padding": (2, (0, 1), 1), "dilation": (2, 1, 2)}),
+        ((28, 40), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ],
+)
+def test_volumes_of_one_slice(plane, arguments):
+    """Windows that have more slices, all but one in the padding."""
+    x = drawn((2, 5, 1, *plane), np.dtype("f"), "ties")
+    y, argmax = reference.max_pool3d(x, **arguments, return_argmax=True)
+    fast, positions = fastpool.max_pool3d(x, **arguments, return_argmax=True)
+    same(fast, y)
+    same_values(positions, argmax)
+    same(fastpool.max_pool3d(x, **arguments), y)
+    near(fastpool.avg_pool3d(x, **arguments), *reference.avg_pool3d(and_magnitude(x), **arguments), 3 + 2 + 3)
+
+
 @given(pools())
 @settings(max_examples=70)
 def test_max_backward(case):

@@ -337,8 +337,8 @@ def sweep(
 
 @inline
 def in_bands(z, h, w):
-    """Return whether planes are taken in bands of rows."""
-    return z.input == 1 and h.input * w.input > SMALL
+    """Return whether planes are taken in bands of rows: not slices, of which positions count those in the padding."""
+    return z.input == z.places == 1 and h.input * w.input > SMALL
 
 
 @inline

@@ -132,10 +132,10 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
         behind = min(stop, row + rows)
         plane, out = (behind - 1) // h.output, (behind - 1) % h.output
         last_row = min(h.input - 1, out * h.stride - h.before + (h.kernel - 1) * h.dilation)
-        base, _, count = beside(source, z, h.input, plane)
-        if z.input > 1:
-            last_row = (count - 1) * z.dilation * h.input + h.input - 1  # if not of this window, of one before
-        readable = source.end - base - last_row * source.row_step
+        if z.input > 1:  # the last slice that this window might have, and all of its rows: those before may
+            last_slice = min(z.input - 1, plane % z.output * z.stride - z.before + (z.kernel - 1) * z.dilation)
+            last_row = last_slice * h.input + h.input - 1
+        readable = source.end - plane_offset(source, plane // z.output) - last_row * source.row_step
         if out + 1 == h.output:
             plane, out = plane + 1, -1
         base, _, _ = beside(source, z, h.input, plane)
