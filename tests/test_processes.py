@@ -280,6 +280,27 @@ def test_an_invalid_argmax_is_found_by_any_thread(environment):
 
 
 @two_ways
+def test_a_result_is_freed_at_once(environment):
+    # Even if the threads that were to help have not yet found out that they need not.
+    run(
+        """
+        import weakref
+        from fastpool.kernels import launch
+        fastpool.max_pool2d(X, 2)
+        go_on = threading.Event()
+        pool = launch._threading._pool
+        for _ in range(numba.config.NUMBA_NUM_THREADS):
+            pool and pool.submit(go_on.wait)
+        result = weakref.ref(fastpool.max_pool2d(X, 2))
+        freed = result() is None
+        go_on.set()
+        assert freed
+        """,
+        **environment,
+    )
+
+
+@two_ways
 def test_no_setting_of_numba_is_changed(environment):
     run(
         """

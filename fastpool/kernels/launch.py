@@ -276,6 +276,7 @@ class _Threading:
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
+        others = ()  # or a helper that wakes up late would hold the arrays till then: results would not be freed
         return all(ran)
 
 
