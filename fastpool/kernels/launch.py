@@ -22,7 +22,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate, chain
 from operator import mul
 from typing import Any, NamedTuple, TypeAlias
@@ -74,10 +74,28 @@ def compiled(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-#: Functions that kernels are made of: part of the code that calls them.
-inline = njit(
-    error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=PartCompiler
-)
+class Part:
+    """A function that kernels are made of: part of the code that calls it.
+
+    Numba's dispatcher, of which there would be hundreds, is made of it when some code does.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @cached_property
+    def _dispatcher(self) -> Any:
+        options = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        return njit(error_model="numpy", pipeline_class=PartCompiler, **options)(self._function)
+
+    @property
+    def _numba_type_(self) -> types.Dispatcher:
+        return types.Dispatcher(self._dispatcher)
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Make a `Part` of a function."""
+    return Part(function)
 
 
 class Kernel:
