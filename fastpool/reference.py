@@ -107,16 +107,16 @@ def _gather(x: Array, w: Window | AdaptiveWindow, fill: object) -> Array:
     """Every window's elements, (taps, ..., *output); those outside the input are `fill`."""
     leading = x.shape[: x.ndim - len(w.input)]
     columns: Array = np.full((w.taps, *leading, *w.output), fill, x.dtype)
-    for tap, place in enumerate(np.ndindex(*w.kernel_size)):
-        columns[tap][w.outputs(place)] = x[w.elements(place)]
+    for column, (windows, elements) in zip(columns, w.meetings()):
+        column[windows] = x[elements]
     return columns
 
 
 def _scatter_add(columns: Array, w: Window) -> Array:
     """Return the adjoint of `_gather`: every element's sum over its windows, in kernel order."""
     dx = np.zeros((*columns.shape[1 : columns.ndim - len(w.input)], *w.input), columns.dtype)
-    for tap, place in enumerate(np.ndindex(*w.kernel_size)):
-        dx[w.elements(place)] += columns[tap][w.outputs(place)]
+    for column, (windows, elements) in zip(columns, w.meetings()):
+        dx[elements] += column[windows]
     return dx
 
 

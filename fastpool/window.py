@@ -5,10 +5,10 @@ Everything here is Python ints, so nothing overflows, and nothing is allocated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain, islice, repeat
+from itertools import chain, islice, product, repeat
 from math import gcd, prod
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias, TypeGuard
@@ -48,6 +48,16 @@ class Places:
             if self.taps - 1 <= np.iinfo(dtype).max:
                 return np.dtype(dtype)
         raise ValueError(f"kernel_size {self.kernel_size} has {self.taps} positions; an argmax counts at most 2**32")
+
+    def meetings(self) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+        """Yield of every place an index of the windows that have it on the input, and of what they have there."""
+        for meeting in product(*map(self._meeting, range(len(self.kernel_size)))):
+            windows, elements = zip(*meeting)
+            yield (..., *windows), (..., *elements)
+
+    def _meeting(self, axis: int) -> list[tuple[Any, Any]]:
+        """Return the same along one axis."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)  # equal is the same: there is one for the same arguments, and a hash takes no time
@@ -145,25 +155,14 @@ class Window(Places):
         counts.flags.writeable = False
         return counts
 
-    def outputs(self, place: tuple[int, ...]) -> tuple[Any, ...]:
-        """Return an index of the windows whose place `place` lies on an element of the input."""
-        return (..., *(slice(first, first + count) for first, count, _ in self._meeting(place)))
-
-    def elements(self, place: tuple[int, ...]) -> tuple[Any, ...]:
-        """Return an index of the elements of the input that those windows have there."""
-        meeting = zip(self._meeting(place), self.stride)
-        return (..., *(slice(start, start + count * stride, stride) for (_, count, start), stride in meeting))
-
-    def _meeting(self, place: tuple[int, ...]) -> list[tuple[int, int, int]]:
-        """Axis by axis, the first window whose `place` is in the input, how many there are, and where its is."""
-        result = []
-        for axis, at in enumerate(place):
-            stride = self.stride[axis]
-            offset = at * self.dilation[axis] - self.padding[axis][0]
-            first = min(max(0, -(offset // stride)), self.output[axis])
-            stop = min(self.output[axis], (self.input[axis] - 1 - offset) // stride + 1)
-            count = max(0, stop - first)
-            result.append((first, count, first * stride + offset if count else 0))
+    def _meeting(self, axis: int) -> list[tuple[slice, slice]]:
+        output, stride, result = self.output[axis], self.stride[axis], []
+        for place in range(self.kernel_size[axis]):
+            offset = place * self.dilation[axis] - self.padding[axis][0]
+            first = min(max(0, -(offset // stride)), output)
+            stop = max(first, min(output, (self.input[axis] - 1 - offset) // stride + 1))
+            start = first * stride + offset if stop > first else 0
+            result.append((slice(first, stop), slice(start, start + (stop - first) * stride, stride)))
         return result
 
 
@@ -209,16 +208,13 @@ class AdaptiveWindow(Places):
         """No element is left out."""
         return (1,) * len(self.input)
 
-    def outputs(self, place: tuple[int, ...]) -> tuple[Any, ...]:
-        """Return an index of the windows that have a place `place`: the smaller ones end before it."""
-        return (..., *np.ix_(*self._having(place)))
-
-    def elements(self, place: tuple[int, ...]) -> tuple[Any, ...]:
-        """Return an index of the elements of the input that those windows have there."""
-        return (..., *np.ix_(*(s[having] + at for s, having, at in zip(self.starts, self._having(place), place))))
-
-    def _having(self, place: tuple[int, ...]) -> list[np.ndarray]:
-        return [np.flatnonzero(stop - start > at) for start, stop, at in zip(self.starts, self.stops, place)]
+    def _meeting(self, axis: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        result = []
+        for place in range(self.kernel_size[axis]):
+            having = np.flatnonzero(self.stops[axis] - self.starts[axis] > place)
+            index = having.reshape(-1, *(1,) * (len(self.input) - 1 - axis))  # as numpy.ix_ makes them
+            result.append((index, self.starts[axis][index] + place))
+        return result
 
 
 def window(

@@ -1,7 +1,8 @@
-"""How compiled code is handed arrays: as the address of their elements, and a table of shapes and strides.
+"""How compiled code is handed arrays: as Python's objects, of which it reads where their elements are.
 
-Numba's own way makes an object for each array that counts references to it, and an array of other axes must be made
-first of one that has not four. Here neither is: it is the caller that keeps the arrays, and knows what they are.
+Shapes and strides are in a table beside them. Numba's own way makes an object for each array that counts references
+to it, and an array of other axes must be made first of one that has not four. Here neither is: it is the caller that
+keeps the arrays, and knows what they are. And all code is handed the same, so that one loop can call any: see `call`.
 """
 
 from __future__ import annotations
@@ -25,43 +26,93 @@ GEOMETRY = (3, 7), (56, 8)
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
 
-class Elements(types.Type):
-    """Where the elements of an array are, and its flags."""
-
-    def __init__(self, dtype: types.Type, readonly: bool) -> None:
-        self.dtype, self.readonly = dtype, readonly
-        super().__init__(f"Elements({dtype}, {'readonly' if readonly else 'written'})")
+class Numbers(types.Type):
+    """The array of the numbers of a call, and the rows that these say."""
 
 
-@register_model(Elements)
-class _ElementsModel(models.StructModel):
-    def __init__(self, dmm: Any, fe_type: Elements) -> None:
-        super().__init__(dmm, fe_type, [("address", types.CPointer(fe_type.dtype)), ("flags", types.int32)])
+class Object(types.Type):
+    """Python's object, as it is."""
 
 
-@unbox(Elements)
-def _unbox(typ: Elements, array: Any, c: Any) -> NativeValue:
-    """Read the first field that NumPy adds to Python's object, and the one behind six fields of a pointer's size.
+class Tuple(Object):
+    """A tuple of arrays of these dtypes; `types.none` is for None."""
 
-    NumPy's binary interface has the address and the flags there.
-    """
-    elements = cgutils.create_struct_proxy(typ)(c.context, c.builder)
-    size = c.context.get_abi_sizeof(cgutils.voidptr_t)
+    def __init__(self, dtypes: tuple[types.Type, ...], readonly: bool) -> None:
+        self.dtypes, self.readonly = dtypes, readonly
+        super().__init__(f"Tuple({dtypes}, {'readonly' if readonly else 'written'})")
 
-    def field(skipped: int, of_type: ir.Type) -> Any:
-        offset = ir.IntType(64)(object.__basicsize__ + skipped * size)
-        place = c.builder.gep(c.builder.bitcast(array, cgutils.voidptr_t), [offset])
-        return c.builder.load(c.builder.bitcast(place, of_type.as_pointer()))
 
-    elements.address = field(0, elements.address.type)
-    elements.flags = field(6, elements.flags.type)
-    return NativeValue(elements._getvalue())
+NUMBERS_OF_CALL, OBJECT = Numbers("Numbers"), Object("Object")
+
+
+@register_model(Numbers)
+class _NumbersModel(models.StructModel):
+    def __init__(self, dmm: Any, fe_type: Numbers) -> None:
+        super().__init__(dmm, fe_type, [("start", types.int64), ("stop", types.int64), ("array", OBJECT)])
+
+
+@register_model(Object)
+@register_model(Tuple)
+class _ObjectModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Object) -> None:
+        super().__init__(dmm, fe_type, cgutils.voidptr_t)
+
+
+def _field(builder: Any, thing: Any, kind: type, place: int, of_type: ir.Type) -> Any:
+    """Read what an object has behind what all of its kind have, and so many fields of a pointer's size."""
+    fields = builder.bitcast(builder.gep(thing, [ir.IntType(64)(kind.__basicsize__)]), cgutils.voidptr_t.as_pointer())
+    return builder.load(builder.bitcast(builder.gep(fields, [ir.IntType(64)(place)]), of_type.as_pointer()))
+
+
+def _address(builder: Any, array: Any, of_type: ir.Type) -> Any:
+    """Read where an array's elements are: the first field that it adds to an object, by NumPy's binary interface."""
+    return _field(builder, array, object, 0, of_type.as_pointer())
+
+
+@unbox(Numbers)
+def _unbox_numbers(typ: Numbers, array: Any, c: Any) -> NativeValue:
+    numbers = cgutils.create_struct_proxy(typ)(c.context, c.builder)
+    address = _address(c.builder, array, numbers.start.type)
+    numbers.array = array
+    numbers.start, numbers.stop = [c.builder.load(cgutils.gep_inbounds(c.builder, address, i)) for i in range(2)]
+    return NativeValue(numbers._getvalue())
+
+
+@unbox(Object)
+@unbox(Tuple)
+def _unbox_object(typ: Object, thing: Any, c: Any) -> NativeValue:
+    return NativeValue(thing)
 
 
 @intrinsic
-def views(
-    typingctx: Any, numbers: Elements, geometry: Elements, reads: types.BaseTuple, writes: types.BaseTuple
+def call(
+    typingctx: Any,
+    function: types.Integer,
+    start: types.Integer,
+    stop: types.Integer,
+    numbers: Numbers,
+    geometry: Object,
+    reads: Object,
+    writes: Object,
 ) -> Any:
+    """Call machine code, at an address, as for these objects but for these rows, and return what it returns."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        of_rows = cgutils.create_struct_proxy(numbers)(context, builder, args[3])
+        of_rows.start, of_rows.stop = args[1:3]
+        kinds = signature.args[3:]
+        to = builder.inttoptr(args[0], context.call_conv.get_function_type(types.boolean, kinds).as_pointer())
+        given = [of_rows._getvalue(), *args[4:]]
+        status, result = context.call_conv.call_function(builder, to, types.boolean, kinds, given)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return result
+
+    return types.boolean(types.int64, types.int64, types.int64, numbers, geometry, reads, writes), codegen
+
+
+@intrinsic
+def views(typingctx: Any, numbers: Numbers, geometry: Object, reads: Tuple, writes: Tuple) -> Any:
     """Whether the arrays are as the call takes them; the two numbers that say which rows; the geometry; the arrays.
 
     These have four axes each; what is None stays None. A call of contiguous arrays takes none that is not aligned or,
@@ -69,49 +120,53 @@ def views(
     """
     from numba.np.arrayobj import make_array, populate_array  # imports much that only a compiler needs
 
-    given: list[Any] = [typ for group in (reads, writes) for typ in group]
-    arrays: list[Any] = [a if a is types.none else types.Array(a.dtype, 4, "A", readonly=a.readonly) for a in given]
+    given = [(group, i, dtype) for group in (reads, writes) for i, dtype in enumerate(group.dtypes)]
+    arrays: list[Any] = [
+        dtype if dtype is types.none else types.Array(dtype, 4, "A", readonly=group.readonly)
+        for group, _, dtype in given
+    ]
     of_geometry = types.Array(types.int64, 2, "C", readonly=True)
     result = types.BaseTuple.from_types([types.boolean, types.int64, types.int64, of_geometry, *arrays])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        int64, flags_type = ir.IntType(64), ir.IntType(32)
+
         def constants(values: tuple[int, ...] | range) -> list[Any]:
             return [context.get_constant(types.intp, value) for value in values]
-
-        def elements(typ: Elements, value: Any) -> Any:
-            return cgutils.create_struct_proxy(typ)(context, builder, value)
 
         def array(typ: types.Array, address: Any, shape: list[Any], strides: list[Any], item: Any) -> Any:
             made = make_array(typ)(context, builder)
             populate_array(made, address, shape, strides, item, None)
             return made._getvalue()
 
-        table = elements(numbers, args[0]).address
-        start, stop, contiguous, *layouts = [
-            builder.load(builder.gep(table, [at])) for at in constants(range(CALL + NUMBERS * len(given)))
+        of_rows = cgutils.create_struct_proxy(numbers)(context, builder, args[0])
+        table = _address(builder, of_rows.array, int64)
+        contiguous, *layouts = [
+            builder.load(builder.gep(table, [at])) for at in constants(range(2, CALL + NUMBERS * len(given)))
         ]
         shape, strides = map(constants, GEOMETRY)
-        made = [array(of_geometry, elements(geometry, args[1]).address, shape, strides, strides[-1])]
-        values = [builder.extract_value(t, i) for t, of in zip(args[2:], (reads, writes)) for i in range(len(of))]
+        made = [array(of_geometry, _address(builder, args[1], int64), shape, strides, strides[-1])]
         fit = cgutils.true_bit
         read: list[Any] = []
         written: list[Any] = []
-        for i, (typ, value) in enumerate(zip(given, values)):
-            if typ is types.none:
+        for at, (group, place, dtype) in enumerate(given):
+            if dtype is types.none:
                 made.append(context.get_dummy_value())
                 continue
-            x, numbers_ = elements(typ, value), layouts[NUMBERS * i : NUMBERS * (i + 1)]
-            (item,) = constants((context.get_abi_sizeof(context.get_data_type(typ.dtype)),))
-            made.append(array(arrays[i], x.address, numbers_[:4], numbers_[4:], item))
-            wanted = x.flags.type(CONTIGUOUS | ALIGNED | (0 if typ.readonly else WRITEABLE))
-            fit = builder.and_(fit, builder.icmp_signed("==", builder.and_(x.flags, wanted), wanted))
-            first = builder.ptrtoint(x.address, item.type)
+            x = _field(builder, args[2 if group is reads else 3], tuple, place, cgutils.voidptr_t)
+            of_type, numbers_ = context.get_data_type(dtype), layouts[NUMBERS * at : NUMBERS * (at + 1)]
+            address, flags = _address(builder, x, of_type), _field(builder, x, object, 6, flags_type)
+            (item,) = constants((context.get_abi_sizeof(of_type),))
+            made.append(array(arrays[at], address, numbers_[:4], numbers_[4:], item))
+            wanted = flags_type(CONTIGUOUS | ALIGNED | (0 if group.readonly else WRITEABLE))
+            fit = builder.and_(fit, builder.icmp_signed("==", builder.and_(flags, wanted), wanted))
+            first = builder.ptrtoint(address, item.type)
             end = builder.add(first, reduce(builder.mul, numbers_[:4], item))
-            (read if typ.readonly else written).append((first, end))
+            (read if group.readonly else written).append((first, end))
         for (first, end), (other, other_end) in product(read, written):
             apart = builder.or_(builder.icmp_unsigned("<=", end, other), builder.icmp_unsigned("<=", other_end, first))
             fit = builder.and_(fit, apart)
         fit = builder.or_(fit, builder.icmp_signed("==", contiguous, contiguous.type(0)))
-        return context.make_tuple(builder, result, [fit, start, stop, *made])
+        return context.make_tuple(builder, result, [fit, of_rows.start, of_rows.stop, *made])
 
     return result(numbers, geometry, reads, writes), codegen

@@ -1,9 +1,9 @@
 """Run a kernel: serial or parallel, from any thread, in any process.
 
 A kernel is a function ``body(start, stop, geometry, *inputs, *outputs)`` over a range of rows; its arrays have four
-axes, and come to compiled code as addresses (see `fastpool.kernels.data`). It is compiled twice, when first needed:
-as it is, without the interpreter's lock, and under a parallel loop that gives every thread one range. Both run the
-same code on the same rows, so the bits are the same.
+axes, and come to compiled code as objects (see `fastpool.kernels.data`). It is compiled when first needed, and runs
+without the interpreter's lock. A parallel loop that gives every thread one range is compiled once for all kernels: it
+calls the same code, by its address, for the same rows, so the bits are the same.
 
 Numba's parallel loops cannot be launched everywhere: OpenMP ends a process that was forked after a
 launch, and the workqueue layer aborts on two launches at once, be they ours or a user's. And GNU OpenMP's
@@ -22,7 +22,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from itertools import accumulate, chain
 from operator import mul
 from typing import Any, NamedTuple, TypeAlias
@@ -34,7 +34,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from fastpool.kernels import simd
 from fastpool.kernels.cache import KernelCache
-from fastpool.kernels.data import Elements, views
+from fastpool.kernels.data import NUMBERS_OF_CALL, OBJECT, Tuple, call, views
 from fastpool.kernels.parts import KernelCompiler, PartCompiler
 
 Array = np.ndarray[Any, Any]
@@ -98,6 +98,13 @@ def inline(function: Callable[..., Any]) -> Any:
     return Part(function)
 
 
+class Compiled(NamedTuple):
+    """A kernel for some dtypes: for Python to call, and the address of the function that this calls."""
+
+    entry: Entry
+    address: int
+
+
 class Kernel:
     """A compiled function over a range of rows; see the module's documentation.
 
@@ -111,7 +118,13 @@ class Kernel:
         self.__name__ = body.__name__
         self.__doc__ = body.__doc__
         self._writes = writes
-        part = inline(body)
+        self._body = body
+        self._entries: dict[tuple[np.dtype[Any] | None, ...], Compiled] = {}
+
+    @cached_property
+    def _serial(self) -> Any:
+        """Return Numba's dispatcher, which is made when it is first needed, as those of parts are."""
+        part = inline(self._body)
 
         def rows(numbers, geometry, reads, writes):
             given = views(numbers, geometry, reads, writes)
@@ -119,17 +132,7 @@ class Kernel:
                 part(*given[1:])
             return given[0]
 
-        def ranges(numbers, geometry, reads, writes):
-            given = views(numbers, geometry, reads, writes)
-            if given[0]:
-                threads, rows, arrays = given[1], given[2], given[3:]
-                for i in prange(threads):
-                    part(rows * i // threads, rows * (i + 1) // threads, *arrays)
-            return given[0]
-
-        self._serial = compiled(body.__name__, pipeline_class=KernelCompiler)(rows)
-        self._parallel = compiled(f"{body.__name__}-parallel", parallel=True)(ranges)
-        self._entries: dict[tuple[bool, tuple[np.dtype[Any] | None, ...]], Entry] = {}
+        return compiled(self.__name__, pipeline_class=KernelCompiler)(rows)
 
     def __call__(self, rows: int, nbytes: int, geometry: Array, *arrays: Array | None) -> None:
         """Run the rows from 0 to `rows`, on as many threads as `numba.get_num_threads()` where `nbytes` pay for that.
@@ -150,7 +153,7 @@ class Kernel:
         numbers = _numbers(rows, True, *[None if a is None else a.layout for a in given])
         dtypes = tuple([None if a is None else a.dtype for a in given])
         alone = rows > 0 and nbytes < PARALLEL_BYTES
-        entry = self._entry(False, dtypes) if alone else partial(self._run, dtypes, rows, nbytes)
+        entry = self._compiled(dtypes).entry if alone else partial(self._run, dtypes, rows, nbytes)
         return entry, numbers, geometry
 
     def _run(
@@ -171,29 +174,41 @@ class Kernel:
             launch = threads > 1 and _threading.launches
             if not launch and nbytes < POOL_BYTES:
                 threads = 1
-        entry = self._entry(launch, dtypes)
+        entry, address = self._compiled(dtypes)
         if launch:
-            return entry(_range(numbers, threads, rows), geometry, reads, writes)
+            return _launcher()(address, threads, rows, numbers, geometry, reads, writes)
         if threads == 1:
             return entry(numbers, geometry, reads, writes)
         return _threading.run(entry, threads, rows, numbers, geometry, reads, writes)
 
-    def _entry(self, launch: bool, dtypes: tuple[np.dtype[Any] | None, ...]) -> Entry:
+    def _compiled(self, dtypes: tuple[np.dtype[Any] | None, ...]) -> Compiled:
         """Return what is compiled for these dtypes, once: arrays are strided, and read-only if they are read."""
         try:
-            return self._entries[launch, dtypes]  # found without Numba's own dispatch, which takes longer
+            return self._entries[dtypes]  # found without Numba's own dispatch, which takes longer
         except KeyError:
             pass
         if numba.config.DISABLE_JIT:
             raise RuntimeError("NUMBA_DISABLE_JIT is set: fastpool needs Numba's compiler, fastpool.reference does not")
-        reads = len(dtypes) - self._writes
-        data = [types.none if d is None else Elements(simd.element(d), i < reads) for i, d in enumerate(dtypes)]
-        dispatcher = self._parallel if launch else self._serial
-        numbers = Elements(types.int64, True)
-        signature = numbers, numbers, *map(types.BaseTuple.from_types, (data[:reads], data[reads:]))
-        entry = _uninterrupted(partial(_compile, dispatcher), signature)
-        self._entries[launch, dtypes] = entry
-        return entry
+        elements = tuple([types.none if d is None else simd.element(d) for d in dtypes])
+        reads, writes = Tuple(elements[: -self._writes], True), Tuple(elements[-self._writes :], False)
+        compiled = _uninterrupted(partial(_compile, self._serial), (NUMBERS_OF_CALL, OBJECT, reads, writes))
+        self._entries[dtypes] = compiled
+        return compiled
+
+
+@cache
+def _launcher() -> Any:
+    """Return a compiled function that calls what is compiled of a kernel, at an address, for a range on each thread."""
+
+    @compiled("ranges", parallel=True)
+    def ranges(function, threads, rows, numbers, geometry, reads, writes):
+        ran = 0
+        for i in prange(threads):
+            ran += call(function, rows * i // threads, rows * (i + 1) // threads, numbers, geometry, reads, writes)
+        return ran > 0
+
+    signature = types.int64, types.int64, types.int64, NUMBERS_OF_CALL, OBJECT, OBJECT, OBJECT
+    return _uninterrupted(partial(_compile, ranges), signature).entry
 
 
 @lru_cache(maxsize=4096)
@@ -209,16 +224,18 @@ def _range(numbers: Array, start: int, stop: int) -> Array:
     return numbers
 
 
-def _compile(dispatcher: Any, signature: Any) -> Any:
+def _compile(dispatcher: Any, signature: Any) -> Compiled:
     """Return what is compiled, or on disk. Meanwhile garbage is not looked for: a tenth of the time went into that."""
     with global_compiler_lock:  # no process is forked meanwhile
         collects = gc.isenabled()
         gc.disable()
         try:
-            return dispatcher.compile(signature)
+            entry = dispatcher.compile(signature)
         finally:
             if collects:
                 gc.enable()
+        result = dispatcher.overloads[signature]
+        return Compiled(entry, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def _uninterrupted(function: Callable[[Any], Any], argument: Any) -> Any:

@@ -56,17 +56,20 @@ def plan(a, phase, unit, step, offsets, steps, taps, reaches, first):
     """Plan the passes along one axis, from pass `first` on; return how many passes and taps there are then."""
     into = 0
     for i in range(first):
+        simd.rolled()
         into += taps[i]
     near = a.kernel
     if a.kernel >= LONG and a.stride == 1:
         near = int(np.ceil(np.sqrt(a.kernel)))
     for k in range(near):
+        simd.rolled()
         offsets[into + k], steps[into + k] = distance(a, k, phase, unit), k * step
     taps[first], reaches[first] = near, (near - 1) * a.dilation // a.stride * unit
     if near == a.kernel:
         return first + 1
     into += near
     for k in range(ceil_div(a.kernel, near)):
+        simd.rolled()
         place = min(k * near, a.kernel - near)
         offsets[into + k], steps[into + k] = distance(a, place, phase, unit), place * step
     taps[first + 1], reaches[first + 1] = ceil_div(a.kernel, near), (a.kernel - near) * a.dilation * unit
@@ -99,6 +102,7 @@ def finish(values, positions, t, at, line, column, outputs, more):
         row = deep * h.places + max(0, ceil_div(h.before - line % h.output * h.stride, h.dilation))
         count = outputs if row > 0 else min(outputs, ceil_div(w.before, w.stride) - column)
         for i in range(count):
+            simd.rolled()
             if values[at + i] == simd.lowest(d):
                 start = (column + i) * w.stride - w.before
                 positions[at + i] = row * w.places + max(0, ceil_div(-start, w.dilation))
@@ -119,8 +123,10 @@ def max_pool_large(start, stop, geometry, x, y, argmax):
     passes = plan(h, t.column_phases * t.size, t.pitch, w.places, offsets, steps, taps, reaches, across)
     planned = 0
     for i in range(passes):
+        simd.rolled()
         planned += taps[i]
     for k in range(t.slices):
+        simd.rolled()
         offsets[planned + k], steps[planned + k] = k * t.slice_size, k * h.places * w.places
     taps[passes] = t.slices
     more = (d, dp, offsets, steps, taps, reaches, across, passes, z, h, w)

@@ -204,14 +204,12 @@ class _Whole(JITCodeLibrary):
         """Take a module as it is."""
         self._final_module.link_in(ll_module)
 
-    def _link(self, module: Any) -> None:
-        for library in self._linking_libraries:
-            alone = isinstance(library, _Part)
-            module.link_in(library._final_module if alone else library._get_module_for_linking(), preserve=True)
-
     def finalize(self) -> None:
         """Link, optimise, and make machine code."""
-        self._link(self._final_module)
+        for library in self._linking_libraries:
+            alone = isinstance(library, _Part)
+            linked = library._final_module if alone else library._get_module_for_linking()
+            self._final_module.link_in(linked, preserve=True)
         self._linking_libraries = []
         super().finalize()
 
@@ -231,13 +229,6 @@ class _Part(_Whole):
             if not function.is_declaration and function.linkage.name == "external":
                 function.linkage = "linkonce_odr"  # so that it need not be copied for that
         self._finalized = True
-
-    def _get_module_for_linking(self) -> Any:
-        """Return the code with all that it calls: what a library of Numba's own, of a parallel loop, links in."""
-        if self._shared_module is None:
-            self._shared_module = self._final_module.clone()
-            self._link(self._shared_module)
-        return self._shared_module
 
     def get_pointer_to_function(self, name: str) -> int:
         """Return 0: there is no machine code."""

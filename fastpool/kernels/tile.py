@@ -103,10 +103,12 @@ def lay_row(d, x, offset, first, last, padding, stride, t, into, at, nan):
         # One by one: strides this large are rare.
         for phase in range(t.column_phases):
             for i in range(t.pitch):
+                simd.rolled()
                 column = i * stride + phase
                 inside = first <= column < last
                 into[at + phase * t.size + i] = simd.load_scalar(x, offset + column) if inside else padding
             for i in range(at + phase * t.size, at + phase * t.size + t.pitch, lanes):
+                simd.rolled()
                 nan = nan | simd.is_nan(simd.load(d, into, i))
     return nan
 
