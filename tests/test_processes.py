@@ -281,20 +281,61 @@ def test_an_invalid_argmax_is_found_by_any_thread(environment):
 
 @two_ways
 def test_a_result_is_freed_at_once(environment):
-    # Even if the threads that were to help have not yet found out that they need not.
+    # Whether the threads that were to help were awake, or are still to find out that they need not.
     run(
         """
         import weakref
+        for pause in (0, 1e-4, 1e-2) * 20:
+            time.sleep(pause)
+            assert weakref.ref(fastpool.max_pool2d(X, 2))() is None
+        """,
+        **environment,
+    )
+
+
+@two_ways
+def test_ctrl_c_in_a_call(environment):
+    # What a thread works on is kept, and the next calls are right.
+    run(
+        """
+        import signal
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        expected = reference.max_pool2d(X, 2).tobytes()
+        interrupted = 0
+        for delay in np.linspace(1e-4, 2e-2, 60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                for _ in range(1000):
+                    fastpool.max_pool2d(X, 2)
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert fastpool.max_pool2d(X, 2).tobytes() == expected
+        assert interrupted == 60
+        """,
+        **environment,
+    )
+
+
+@pytest.mark.parametrize("environment", [None, "omp"], indirect=True)
+def test_scratch_that_there_is_no_memory_for(environment):
+    # On one thread, on some, and on these again.
+    run(
+        """
         from fastpool.kernels import launch
-        fastpool.max_pool2d(X, 2)
-        go_on = threading.Event()
-        pool = launch._threading._pool
-        for _ in range(numba.config.NUMBA_NUM_THREADS):
-            pool and pool.submit(go_on.wait)
-        result = weakref.ref(fastpool.max_pool2d(X, 2))
-        freed = result() is None
-        go_on.set()
-        assert freed
+        launch.PARALLEL_BYTES = 0
+
+        @launch.kernel()
+        def greedy(start, stop, geometry, x, y):
+            y[start, 0, 0, 0] = np.empty(1 << 58)[0]
+
+        x = np.zeros((8, 1, 1, 1), np.float32)
+        for threads in (1, 4, 4):
+            numba.set_num_threads(threads)
+            try:
+                greedy(8, 1, np.zeros((3, 7), np.int64), x, x.copy())
+            except MemoryError:
+                continue
+            raise AssertionError(threads)
         """,
         **environment,
     )

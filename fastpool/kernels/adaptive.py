@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import outranks
 
 #: Windows of so many columns are wide.

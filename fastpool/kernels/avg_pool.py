@@ -14,8 +14,9 @@ import numpy as np
 
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, places_inside, plane_offset
-from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.tile import SHARED
 
 

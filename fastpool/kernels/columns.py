@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.hold import FAR
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.launch import kernel
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
 

@@ -85,30 +85,26 @@ def _unbox_object(typ: Object, thing: Any, c: Any) -> NativeValue:
 
 
 @intrinsic
-def call(
-    typingctx: Any,
-    function: types.Integer,
-    start: types.Integer,
-    stop: types.Integer,
-    numbers: Numbers,
-    geometry: Object,
-    reads: Object,
-    writes: Object,
-) -> Any:
-    """Call machine code, at an address, as for these objects but for these rows, and return what it returns."""
+def call(typingctx: Any, job: types.Integer, start: types.Integer, stop: types.Integer) -> Any:
+    """Call a kernel for these rows: its machine code's address, and those of its four arguments, are at an address.
+
+    Return 1 if it ran, 0 if it did not, and -1 if it raised an exception.
+    """
+    kinds = NUMBERS_OF_CALL, OBJECT, OBJECT, OBJECT
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        of_rows = cgutils.create_struct_proxy(numbers)(context, builder, args[3])
-        of_rows.start, of_rows.stop = args[1:3]
-        kinds = signature.args[3:]
-        to = builder.inttoptr(args[0], context.call_conv.get_function_type(types.boolean, kinds).as_pointer())
-        given = [of_rows._getvalue(), *args[4:]]
-        status, result = context.call_conv.call_function(builder, to, types.boolean, kinds, given)
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
-        return result
+        at = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        function, *addresses = [builder.load(cgutils.gep_inbounds(builder, at, i)) for i in range(1 + len(kinds))]
+        numbers, *objects = [builder.inttoptr(address, cgutils.voidptr_t) for address in addresses]
+        of_rows = cgutils.create_struct_proxy(NUMBERS_OF_CALL)(context, builder)
+        of_rows.start, of_rows.stop = args[1:]
+        of_rows.array = numbers
+        to = builder.inttoptr(function, context.call_conv.get_function_type(types.boolean, kinds).as_pointer())
+        given = [of_rows._getvalue(), *objects]
+        status, ran = context.call_conv.call_function(builder, to, types.boolean, kinds, given)
+        return builder.select(status.is_error, ir.IntType(64)(-1), builder.zext(ran, ir.IntType(64)))
 
-    return types.boolean(types.int64, types.int64, types.int64, numbers, geometry, reads, writes), codegen
+    return types.int64(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic

@@ -23,8 +23,9 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.avg_pool import add
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
-from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.max_pool import larger, merge, outranks
 from fastpool.kernels.rows import fits, gather, sweep_slices
 from fastpool.kernels.tile import fill

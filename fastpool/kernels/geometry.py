@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastpool.kernels.launch import inline
+from fastpool.kernels.compiled import inline
 
 #: An offset that nothing is at.
 NOWHERE = -(1 << 62)

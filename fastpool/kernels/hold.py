@@ -8,7 +8,7 @@ in L1.
 from __future__ import annotations
 
 from fastpool.kernels import simd
-from fastpool.kernels.launch import inline
+from fastpool.kernels.compiled import inline
 
 #: A result of so many bytes is far from any cache.
 FAR = 1 << 23

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import cache
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout, places_inside
-from fastpool.kernels.launch import Kernel, inline
+from fastpool.kernels.launch import Kernel
 from fastpool.kernels.rows import ask, beside, sweep, sweep_reduced, sweep_slices
 
 

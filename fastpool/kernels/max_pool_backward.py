@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
 from fastpool.kernels.hold import FAR, write_held
-from fastpool.kernels.launch import Kernel, inline, kernel
+from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.pairs import clear
 from fastpool.kernels.rows import ask
 

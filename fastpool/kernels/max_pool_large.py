@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import outranks
 from fastpool.kernels.tile import SHARED, distance, sweep, tile
 

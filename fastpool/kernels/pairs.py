@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, plane_offset
 from fastpool.kernels.hold import FAR, HELD, make_room, write_held
-from fastpool.kernels.launch import Kernel, inline
+from fastpool.kernels.launch import Kernel
 
 #: So many vectors are looked up, at most.
 STEPS = 1 << 8

@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import Axis, axes, layout, lines_meeting, places_inside, plane_offset
 from fastpool.kernels.hold import FAR, HELD, make_room, write_held
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.launch import kernel
 from fastpool.kernels.rows import ask
 from fastpool.window import Window
 

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import Layout, ceil_div, layout, places_inside, plane_offset
-from fastpool.kernels.launch import inline
 from fastpool.window import Window
 
 #: The widest windows, and distances between windows, that shuffles are written for.

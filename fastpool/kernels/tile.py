@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import layout, plane_offset
-from fastpool.kernels.launch import inline
 
 #: A tile has about so many bytes, half of the smallest L1.
 BYTES = 1 << 14

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, layout, plane_offset
-from fastpool.kernels.launch import inline, kernel
+from fastpool.kernels.launch import kernel
 
 
 @inline
