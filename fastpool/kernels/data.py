@@ -20,8 +20,6 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 CALL = 3
 #: Shape and strides of an array of four axes, which follow.
 NUMBERS = 8
-#: Shape and strides of a geometry: see `fastpool.kernels.geometry`.
-GEOMETRY = (3, 7), (56, 8)
 #: NumPy's flags.
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
@@ -125,8 +123,7 @@ def views(typingctx: Any, numbers: Numbers, geometry: Object, reads: Tuple, writ
         dtype if dtype is types.none else types.Array(dtype, 4, "A", readonly=group.readonly)
         for group, _, dtype in given
     ]
-    of_geometry = types.Array(types.int64, 2, "C", readonly=True)
-    result = types.BaseTuple.from_types([types.boolean, types.int64, types.int64, of_geometry, *arrays])
+    result = types.BaseTuple.from_types([types.boolean, types.int64, types.int64, types.CPointer(types.int64), *arrays])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         int64, flags_type = ir.IntType(64), ir.IntType(32)
@@ -144,8 +141,7 @@ def views(typingctx: Any, numbers: Numbers, geometry: Object, reads: Tuple, writ
         contiguous, *layouts = [
             builder.load(builder.gep(table, [at])) for at in constants(range(2, CALL + NUMBERS * len(given)))
         ]
-        shape, strides = map(constants, GEOMETRY)
-        made = [array(of_geometry, _address(builder, args[1], int64), shape, strides, strides[-1])]
+        made = [_address(builder, args[1], int64)]
         fit = cgutils.true_bit
         read: list[Any] = []
         written: list[Any] = []
