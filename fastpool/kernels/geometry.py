@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastpool.kernels import simd
 from fastpool.kernels.launch import inline
 
 #: An offset that nothing is at.
@@ -29,16 +30,8 @@ ONE = Axis(1, 1, 1, 1, 1, 0, 1)
 @inline
 def axis(geometry, i):
     """Return axis number `i`."""
-    g = i * 7
-    return Axis(
-        geometry[g],
-        geometry[g + 1],
-        geometry[g + 2],
-        geometry[g + 3],
-        geometry[g + 4],
-        geometry[g + 5],
-        geometry[g + 6],
-    )
+    g = simd.offset(geometry, 7 * i)
+    return Axis(g[0], g[1], g[2], g[3], g[4], g[5], g[6])
 
 
 @inline
