@@ -52,6 +52,19 @@ def test_a_second_process_compiles_nothing(cache):
     assert files(cache) == before
 
 
+def test_one_parallel_loop_for_all_kernels(tmp_path):
+    # It is given addresses of machine code, which are others in every process.
+    always = "from fastpool.kernels import launch\nlaunch.PARALLEL_BYTES = 0\n"
+    script = always + SCRIPT + SCRIPT.replace("X[", "X.astype(float)[")
+    environment = {"NUMBA_CACHE_DIR": tmp_path, "NUMBA_NUM_THREADS": 2, "OMP_WAIT_POLICY": "passive"}
+    assert all(int(count) > 0 for count in run(script, **environment).split())
+    names = sorted(path.name.rsplit("-", 2)[0] for path in files(tmp_path))
+    if "ranges" not in names:
+        pytest.skip("Numba's parallel loops are not launched here")
+    assert names == ["max_unpool", "max_unpool", "ranges"]
+    assert run(script, **environment).split() == ["0", "0"]
+
+
 @pytest.mark.parametrize("below", ["/dev/null", "a file"])
 def test_a_directory_that_cannot_be(tmp_path, below):
     if below == "a file":

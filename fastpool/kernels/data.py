@@ -20,8 +20,6 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 CALL = 3
 #: Shape and strides of an array of four axes, which follow.
 NUMBERS = 8
-#: Shape and strides of a geometry: see `fastpool.kernels.geometry`.
-GEOMETRY = (3, 7), (56, 8)
 #: NumPy's flags.
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
@@ -121,27 +119,16 @@ def views(typingctx: Any, numbers: Numbers, geometry: Object, reads: Tuple, writ
         dtype if dtype is types.none else types.Array(dtype, 4, "A", readonly=group.readonly)
         for group, _, dtype in given
     ]
-    of_geometry = types.Array(types.int64, 2, "C", readonly=True)
-    result = types.BaseTuple.from_types([types.boolean, types.int64, types.int64, of_geometry, *arrays])
+    result = types.BaseTuple.from_types([types.boolean, types.int64, types.int64, types.CPointer(types.int64), *arrays])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         int64, flags_type = ir.IntType(64), ir.IntType(32)
-
-        def constants(values: tuple[int, ...] | range) -> list[Any]:
-            return [context.get_constant(types.intp, value) for value in values]
-
-        def array(typ: types.Array, address: Any, shape: list[Any], strides: list[Any], item: Any) -> Any:
-            made = make_array(typ)(context, builder)
-            populate_array(made, address, shape, strides, item, None)
-            return made._getvalue()
-
         of_rows = cgutils.create_struct_proxy(numbers)(context, builder, args[0])
         table = _address(builder, of_rows.array, int64)
         contiguous, *layouts = [
-            builder.load(builder.gep(table, [at])) for at in constants(range(2, CALL + NUMBERS * len(given)))
+            builder.load(builder.gep(table, [int64(at)])) for at in range(2, CALL + NUMBERS * len(given))
         ]
-        shape, strides = map(constants, GEOMETRY)
-        made = [array(of_geometry, _address(builder, args[1], int64), shape, strides, strides[-1])]
+        made = [_address(builder, args[1], int64)]
         fit = cgutils.true_bit
         read: list[Any] = []
         written: list[Any] = []
@@ -152,8 +139,10 @@ def views(typingctx: Any, numbers: Numbers, geometry: Object, reads: Tuple, writ
             x = _field(builder, args[2 if group is reads else 3], tuple, place, cgutils.voidptr_t)
             of_type, numbers_ = context.get_data_type(dtype), layouts[NUMBERS * at : NUMBERS * (at + 1)]
             address, flags = _address(builder, x, of_type), _field(builder, x, object, 6, flags_type)
-            (item,) = constants((context.get_abi_sizeof(of_type),))
-            made.append(array(arrays[at], address, numbers_[:4], numbers_[4:], item))
+            item = int64(context.get_abi_sizeof(of_type))
+            array = make_array(arrays[at])(context, builder)
+            populate_array(array, address, numbers_[:4], numbers_[4:], item, None)
+            made.append(array._getvalue())
             wanted = flags_type(CONTIGUOUS | ALIGNED | (0 if group.readonly else WRITEABLE))
             fit = builder.and_(fit, builder.icmp_signed("==", builder.and_(flags, wanted), wanted))
             first = builder.ptrtoint(address, item.type)

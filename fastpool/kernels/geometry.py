@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 
 #: An offset that nothing is at.
@@ -29,7 +30,7 @@ ONE = Axis(1, 1, 1, 1, 1, 0, 1)
 @inline
 def axis(geometry, i):
     """Return axis number `i`."""
-    g = geometry[i]
+    g = simd.offset(geometry, 7 * i)
     return Axis(g[0], g[1], g[2], g[3], g[4], g[5], g[6])
 
 
@@ -114,13 +115,13 @@ class Layout(NamedTuple):
 def layout(x):
     """Return the layout of `x`; an axis of one has the step that it would have if `x` were contiguous."""
     item = x.itemsize
-    end = 1
-    for i in range(x.ndim):
-        end += max(0, (x.shape[i] - 1) * (x.strides[i] // item))
-    row_step = x.strides[2] // item if x.shape[2] > 1 else x.shape[3]
-    inner_step = x.strides[1] // item if x.shape[1] > 1 else x.shape[2] * row_step
-    outer_step = x.strides[0] // item if x.shape[0] > 1 else x.shape[1] * inner_step
-    return Layout(x.shape[1], outer_step, inner_step, row_step, end, item, x.size * item)
+    outer, inner, rows, columns = x.shape
+    outer_stride, inner_stride, stride, _ = x.strides
+    row_step = stride // item if rows > 1 else columns
+    inner_step = inner_stride // item if inner > 1 else rows * row_step
+    outer_step = outer_stride // item if outer > 1 else inner * inner_step
+    end = max(0, (outer - 1) * outer_step) + max(0, (inner - 1) * inner_step) + max(0, (rows - 1) * row_step) + columns
+    return Layout(inner, outer_step, inner_step, row_step, end, item, outer * inner * rows * columns * item)
 
 
 @inline
