@@ -294,6 +294,21 @@ def test_a_result_is_freed_at_once(environment):
 
 
 @two_ways
+def test_threads_hold_no_core_between_calls(environment):
+    run(
+        """
+        for _ in range(10):
+            fastpool.max_pool2d(X, 2)
+        time.sleep(0.1)
+        before = time.process_time()
+        time.sleep(1)
+        assert time.process_time() - before < 0.5
+        """,
+        **environment,
+    )
+
+
+@two_ways
 def test_ctrl_c_in_a_call(environment):
     # What a thread works on is kept, and the next calls are right.
     run(
