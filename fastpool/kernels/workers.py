@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -120,10 +121,17 @@ class _Worker(threading.Thread):
                 return
             self._awake.acquire()
 
-    def post(self, state: int, job: int) -> None:
+    def post(self, job: int) -> None:
         """Set what to do."""
-        if _functions().post(self.box, state, job):
+        if _functions().post(self.box, POSTED, job):
             self._awake.release()
+
+    def stop(self) -> None:
+        """End the thread."""
+        _functions().post(self.box, STOPPED, 0)
+        with suppress(RuntimeError):  # it is awake
+            self._awake.release()
+        self.join()
 
 
 class Workers:
@@ -147,7 +155,7 @@ class Workers:
         try:
             for worker in workers:
                 worker.kept = job, kept  # even if Ctrl-C ends this call
-                worker.post(POSTED, address)
+                worker.post(address)
             functions.work(address)
         finally:
             for worker in workers:
@@ -187,7 +195,5 @@ class Workers:
         """End those that are idle, and start none any more: compiled code goes with the interpreter."""
         with self._lock:
             self._count = numba.config.NUMBA_NUM_THREADS
-        while self._idle:
-            worker = self._idle.pop()
-            worker.post(STOPPED, 0)
-            worker.join()
+        while (worker := self._pop()) is not None:
+            worker.stop()
