@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 INT = ir.IntType(64)
@@ -61,13 +62,15 @@ def replace(
 
 
 @intrinsic
-def pause(typingctx: Any) -> Any:
-    """Do nothing, for the good of a thread on the same core, where the CPU knows how."""
+def give_way(typingctx: Any, function: types.Integer) -> Any:
+    """Let other threads run on this core, by the system's function for that, at an address: see `GIVE_WAY`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if builder.module.triple.startswith(("x86_64", "i686")):
-            of_type = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, of_type, "llvm.x86.sse2.pause"), [])
+        builder.call(builder.inttoptr(args[0], ir.FunctionType(ir.IntType(32), []).as_pointer()), [])
         return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(types.int64), codegen
+
+
+_system = ctypes.WinDLL("kernel32").SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
+GIVE_WAY = ctypes.cast(_system, ctypes.c_void_p).value

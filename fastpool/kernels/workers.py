@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from numba import types
 
-from fastpool.kernels.atomics import add, exchange, load, pause, replace
+from fastpool.kernels.atomics import GIVE_WAY, add, exchange, give_way, load, replace
 from fastpool.kernels.compiled import compile_for, compiled, inline
 from fastpool.kernels.data import call
 from fastpool.kernels.parts import KernelCompiler
@@ -30,8 +30,8 @@ WAITING, ASLEEP, POSTED, RUNNING, STOPPED = range(5)
 #: Of a job, behind what is called: the rows, of how many ranges, and how many were begun, from either end; how many
 #: ran, and how many failed.
 ROWS, RANGES, BEGUN, LOW, HIGH, RAN, FAILED = range(5, 12)
-#: So often a worker looks for a job: for 20 to 100 microseconds.
-SPINS = 1 << 11
+#: So often a worker looks for a job, between other threads on its core, if there are: for 50 to 100 microseconds.
+SPINS = 1 << 7
 #: Ranges a thread, of which some take longer than others, or begin later.
 A_THREAD = 2
 
@@ -46,7 +46,7 @@ def work(job, end):
         add(job, FAILED if ran < 0 else RAN, abs(ran))
 
 
-def serve(box):
+def serve(box, yielding):
     """Do the jobs that come, until none did for a moment."""
     left = SPINS
     while left > 0:
@@ -60,7 +60,7 @@ def serve(box):
             left = SPINS
         elif left == 0 and not replace(box, STATE, WAITING, ASLEEP):
             left = SPINS
-        pause()
+        give_way(yielding)
 
 
 def post(box, state, job):
@@ -69,14 +69,14 @@ def post(box, state, job):
     return exchange(box, STATE, state) == ASLEEP
 
 
-def settle(box):
+def settle(box, yielding):
     """Take a job back that was not begun; return whether the worker has nothing to do with it any more."""
     if replace(box, STATE, POSTED, WAITING):
         return True
     left = SPINS
     while left > 0 and load(box, STATE) == RUNNING:
         left -= 1
-        pause()
+        give_way(yielding)
     return left > 0
 
 
@@ -98,7 +98,7 @@ def _functions() -> _Functions:
     def share(job):
         work(job, LOW)
 
-    return _Functions(of(share, 1), of(serve, 1), of(post, 3, nogil=False), of(settle, 1))
+    return _Functions(of(share, 1), of(serve, 2), of(post, 3, nogil=False), of(settle, 2))
 
 
 class _Worker(threading.Thread):
@@ -116,7 +116,7 @@ class _Worker(threading.Thread):
         """Wait for jobs."""
         serve = _functions().serve
         while True:
-            serve(self.box)
+            serve(self.box, GIVE_WAY)
             if self._memory[STATE] == STOPPED:
                 return
             self._awake.acquire()
@@ -159,7 +159,7 @@ class Workers:
             functions.work(address)
         finally:
             for worker in workers:
-                while not functions.settle(worker.box):
+                while not functions.settle(worker.box, GIVE_WAY):
                     time.sleep(0)
                 worker.kept = None
             self._idle.extend(workers)
