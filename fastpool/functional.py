@@ -1502,7 +1502,7 @@ class _Plan:
     trailing: tuple[int, ...]
     kernel: Kernel
     rows: int
-    nbytes: int
+    nbytes: int  # that are read, or written, again for every window along an axis
     inputs: tuple[Given, ...]  # as the kernel takes them
     outputs: tuple[Given | None, ...]
     divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come after the inputs
@@ -1605,7 +1605,7 @@ def _planned(
         trailing,
         chosen,
         prod(leading + w.output[:-1]),
-        prod(shape) * result.itemsize,
+        prod(shape) * result.itemsize * w.overlap,
         (x,),
         (y, *more),
         divisors,
@@ -1686,7 +1686,7 @@ def _backward(
     element = _summed(dtype)
     inputs = Given(given, element), *([] if positions is None else [Given(given, positions)])
     outputs = (Given(axes, element),)
-    nbytes = prod(shape) * dtype.itemsize
+    nbytes = prod(shape) * dtype.itemsize * w.overlap
     rows = prod(axes[:3]) if nbytes else 0  # there may be no channels
     return _Plan(w, shape, dtype, pooled, trailing, kernel, rows, nbytes, inputs, outputs, divisors)
 
@@ -1707,7 +1707,7 @@ def _unfolding(
     if batch:
         x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
         result = rows, n * length
-    rows_out, nbytes = n * c * prod(w.output[:-1]), prod(result) * dtype.itemsize
+    rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
     kernel = columns.unfold_small if _one_by_one(w, n * c, w.output, NARROW_UNFOLDED) else columns.unfold
     return _Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
 
@@ -1720,7 +1720,7 @@ def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, of_
     dtype = arguments.floating(dtype)
     image = _axes(result if len(result) > ndim + 1 else (1, *result), w)
     blocks, images = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
-    nbytes = prod(shape) * dtype.itemsize
+    nbytes = (prod(shape) + prod(result)) * dtype.itemsize
     return _Plan(w, result, dtype, shape, (), _sums(w, prod(image[:2])), prod(image[:3]), nbytes, (blocks,), (images,))
 
 
@@ -1734,7 +1734,7 @@ def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, o
     cols = c * w.taps, n * length
     # In the order of the columns: image after image, channel by channel.
     blocks, images = Given((c, w.taps, n, length), dtype, (0, 2, 1, 3)), Given(shape, dtype, (1, 0, 2, 3))
-    nbytes = prod(cols) * dtype.itemsize
+    nbytes = (prod(shape) + prod(cols)) * dtype.itemsize
     return _Plan(w, shape, dtype, cols, (), _sums(w, n * c), prod(shape[:3]), nbytes, (blocks,), (images,))
 
 

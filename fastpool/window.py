@@ -123,6 +123,11 @@ class Window(Places):
         return len(self.input) > 1 and (self.kernel_size[-2] - 1) * self.dilation[-2] == self.stride[-2]
 
     @cached_property
+    def overlap(self) -> int:
+        """In how many windows an element is, along the axis where these are the most."""
+        return max(-(-k // stride) for k, stride in zip(self.kernel_size, self.stride))
+
+    @cached_property
     def starts(self) -> tuple[np.ndarray, ...]:
         """Where in the input the first place of each window is: one int64 array an axis, below zero on padding."""
         axes = zip(self.output, self.stride, self.padding)
