@@ -310,22 +310,28 @@ def test_threads_hold_no_core_between_calls(environment):
 
 @two_ways
 def test_ctrl_c_in_a_call(environment):
-    # What a thread works on is kept, and the next calls are right.
+    # Nothing is written after it, no thread is lost, and the next calls are right.
     run(
         """
         import signal
+        from fastpool.kernels.launch import _threading
         signal.signal(signal.SIGALRM, signal.default_int_handler)
-        expected = reference.max_pool2d(X, 2).tobytes()
-        interrupted = 0
-        for delay in np.linspace(1e-4, 2e-2, 60):
+        expected = reference.max_pool2d(X, 5, 1, 2).tobytes()
+        interrupted, out = 0, np.empty_like(X)
+        for delay in np.linspace(1e-4, 2e-2, 100):
             try:
                 signal.setitimer(signal.ITIMER_REAL, delay)
                 for _ in range(1000):
-                    fastpool.max_pool2d(X, 2)
+                    fastpool.max_pool2d(X, 5, 1, 2, out=out)
             except KeyboardInterrupt:
                 interrupted += 1
-            assert fastpool.max_pool2d(X, 2).tobytes() == expected
-        assert interrupted == 60
+            out[...] = 7
+            workers = _threading.workers
+            assert len(workers._idle) == workers._count
+            time.sleep(1e-3)
+            assert (out == 7).all()
+            assert fastpool.max_pool2d(X, 5, 1, 2).tobytes() == expected
+        assert interrupted == 100
         """,
         **environment,
     )

@@ -27,7 +27,7 @@ def compiled(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-class Part:
+class Inlined:
     """A function that others are made of: part of the code that calls it.
 
     Numba's dispatcher, of which there would be hundreds, is made of it when some code does.
@@ -47,8 +47,8 @@ class Part:
 
 
 def inline(function: Callable[..., Any]) -> Any:
-    """Make a `Part` of a function."""
-    return Part(function)
+    """Make a function `Inlined`."""
+    return Inlined(function)
 
 
 class Compiled(NamedTuple):

@@ -27,7 +27,7 @@ from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.max_pool import larger, merge, outranks
-from fastpool.kernels.rows import fits, gather, sweep_slices
+from fastpool.kernels.rows import MERGED, fits, gather, sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -35,8 +35,8 @@ from fastpool.window import Window
 MOST, WIDEST, NARROW = 26, 8, 64
 #: What no position is: asked for where there is no window.
 NEVER = 255
-#: So many vectors are computed at a time.
-VECTORS = 2
+#: So many vectors are computed at a time, as they are gathered.
+VECTORS = MERGED
 #: So many elements of small planes are taken at a time, and of others, which have more than SMALL, in a band of rows.
 RUN, SMALL, BAND = 1 << 10, 1 << 9, 1 << 13
 #: Planes are small if a table of so many bytes holds what to ask for.

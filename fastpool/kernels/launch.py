@@ -126,20 +126,19 @@ class Kernel:
         if nbytes >= PARALLEL_BYTES:
             threads = min(rows, _threading.threads)
             launch = threads > 1 and _threading.launches
-        compiled = self._compiled(dtypes)
-        if threads == 1:
-            ran: bool = compiled.entry(numbers, geometry, reads, writes)
-            return ran
+        made = self._compiled(dtypes)
         arguments = numbers, geometry, reads, writes
-        kernel_call = compiled.address, *map(id, arguments)
-        if launch:
-            job = np.array(kernel_call, np.int64)
-            ranges, (done, failed) = threads, _launcher()(job.ctypes.data, threads, rows)
-        else:
-            ranges, done, failed = _threading.workers.run(threads, rows, kernel_call, arguments)
-        if failed:
-            raise MemoryError("no scratch for a kernel")
-        return bool(done == ranges)
+        if threads > 1:
+            addresses = made.address, *map(id, arguments)
+            if launch:
+                job = np.array(addresses, np.int64)
+                ranges, (done, failed) = threads, _launcher()(job.ctypes.data, threads, rows)
+            else:
+                ranges, done, failed = _threading.workers.run(threads, rows, addresses, arguments)
+            if not failed:
+                return bool(done == ranges)
+        ran: bool = made.entry(*arguments)  # if ranges failed, it raises the error
+        return ran
 
     def _compiled(self, dtypes: tuple[np.dtype[Any] | None, ...]) -> Compiled:
         """Return what is compiled for these dtypes, once: arrays are strided, and read-only if they are read."""
@@ -151,9 +150,8 @@ class Kernel:
             raise RuntimeError("NUMBA_DISABLE_JIT is set: fastpool needs Numba's compiler, fastpool.reference does not")
         elements = tuple([types.none if d is None else simd.element(d) for d in dtypes])
         reads, writes = Tuple(elements[: -self._writes], True), Tuple(elements[-self._writes :], False)
-        made = compile_for(self._serial, NUMBERS_OF_CALL, OBJECT, reads, writes)
-        self._entries[dtypes] = made
-        return made
+        self._entries[dtypes] = compile_for(self._serial, NUMBERS_OF_CALL, OBJECT, reads, writes)
+        return self._entries[dtypes]
 
 
 @lru_cache(maxsize=4096)

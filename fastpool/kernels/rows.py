@@ -307,7 +307,7 @@ def gather_by(d, elements, source, z, rows, line, row, last, combine, careful, i
         plane, y = row // rows, row % rows
         base, _, slices = beside(source, z, rows, plane)
         first = base + y * source.row_step
-        count = min(last - row, last - row if one else rows - y) if joined else 1
+        count = last - row if one else min(last - row, rows - y) if joined else 1
         size = count * line
         for i in range(0, size, simd.lanes(d)):
             for k in range(slices if z.input > 1 else 0):
@@ -360,6 +360,6 @@ def sweep_reduced(start, stop, z, h, w, d, x, y, pool, more, combine, nans):
                 last = max(row, (lower - 1) // h.output * h.input + last)
                 gather(wide, elements, given, z, h.input, w.input, row, last, combine, nans, reduced)
                 size = h.input * w.input
-                source = Layout(1, size, size, w.input, row * w.input + scratch.size, given.item, 0)
+                source = Layout(1, size, size, w.input, row * w.input + scratch.size, simd.BYTES // simd.lanes(d), 0)
                 pool(upper, lower, h, w, simd.offset(reduced, -row * w.input), source, values, None, more)
     simd.keep((scratch,))

@@ -9,7 +9,6 @@ thread that wakes up when there is nothing left to do is not waited for: the job
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from functools import cache
@@ -24,12 +23,12 @@ from fastpool.kernels.compiled import compile_for, compiled, inline
 from fastpool.kernels.data import call
 from fastpool.kernels.parts import KernelCompiler
 
-#: What a worker does, and which job it is to do, in its memory.
-STATE, JOB = range(2)
+#: What a worker does, what it did before it was given a job, and which that is, in its memory.
+STATE, BEFORE, JOB = range(3)
 WAITING, ASLEEP, POSTED, RUNNING, STOPPED = range(5)
 #: Of a job, behind what is called: the rows, of how many ranges, and how many were begun, from either end; how many
-#: ran, and how many failed.
-ROWS, RANGES, BEGUN, LOW, HIGH, RAN, FAILED = range(5, 12)
+#: ran, and how many failed; where the memory of each worker is that helps.
+ROWS, RANGES, BEGUN, LOW, HIGH, RAN, FAILED, HELPERS = range(5, 13)
 #: So often a worker looks for a job, between other threads on its core, if there are: for 50 to 100 microseconds.
 SPINS = 1 << 7
 #: Ranges a thread, of which some take longer than others, or begin later.
@@ -48,11 +47,12 @@ def work(job, end):
 
 def serve(box, yielding):
     """Do the jobs that come, until none did for a moment."""
+    replace(box, STATE, ASLEEP, WAITING)
     left = SPINS
     while left > 0:
         left -= 1
         state = load(box, STATE)
-        if state == STOPPED:
+        if state in (STOPPED, ASLEEP):  # as its last job found it, which was taken back
             return
         if state == POSTED and replace(box, STATE, POSTED, RUNNING):
             work(load(box, JOB), HIGH)
@@ -63,28 +63,35 @@ def serve(box, yielding):
         give_way(yielding)
 
 
-def post(box, state, job):
-    """Set what a worker has to do; return whether it sleeps."""
-    exchange(box, JOB, job)
-    return exchange(box, STATE, state) == ASLEEP
+def post(box, job):
+    """Give a worker a job, unless it has one; return whether it is to be woken up."""
+    state = load(box, STATE)
+    while state in (WAITING, ASLEEP):
+        exchange(box, JOB, job)
+        exchange(box, BEFORE, state)
+        if replace(box, STATE, state, POSTED):
+            return state == ASLEEP
+        state = load(box, STATE)
+    return False
 
 
-def settle(box, yielding):
-    """Take a job back that was not begun; return whether the worker has nothing to do with it any more."""
-    if replace(box, STATE, POSTED, WAITING):
-        return True
-    left = SPINS
-    while left > 0 and load(box, STATE) == RUNNING:
-        left -= 1
-        give_way(yielding)
-    return left > 0
+def finish(job, helpers, yielding):
+    """Run ranges until there is none left; take the job back from those who have not begun, and wait for the others.
+
+    Ctrl-C does not come between.
+    """
+    work(job, LOW)
+    for i in range(helpers):
+        box = load(job, HELPERS + i)
+        if not replace(box, STATE, POSTED, load(box, BEFORE)):
+            while load(box, STATE) == RUNNING:
+                give_way(yielding)
 
 
 class _Functions(NamedTuple):
-    work: Any
     serve: Any
     post: Any
-    settle: Any
+    finish: Any
 
 
 @cache
@@ -95,10 +102,7 @@ def _functions() -> _Functions:
         dispatcher = compiled(function.__name__, pipeline_class=KernelCompiler, **options)(function)
         return compile_for(dispatcher, *[types.int64] * arguments).entry
 
-    def share(job):
-        work(job, LOW)
-
-    return _Functions(of(share, 1), of(serve, 2), of(post, 3, nogil=False), of(settle, 2))
+    return _Functions(of(serve, 2), of(post, 2, nogil=False), of(finish, 3))
 
 
 class _Worker(threading.Thread):
@@ -108,7 +112,7 @@ class _Worker(threading.Thread):
         super().__init__(name="fastpool", daemon=True)
         self._memory = np.zeros(1 + JOB, np.int64)
         self.box = self._memory.ctypes.data
-        self.kept: Any = None
+        self._kept: list[Any] = []
         self._awake = threading.Lock()
         self._awake.acquire()
 
@@ -121,17 +125,26 @@ class _Worker(threading.Thread):
                 return
             self._awake.acquire()
 
-    def post(self, job: int) -> None:
-        """Set what to do."""
-        if _functions().post(self.box, POSTED, job):
-            self._awake.release()
+    def post(self, job: int, kept: Any) -> None:
+        """Give it a job, and keep something for that."""
+        self._kept.append(kept)
+        if _functions().post(self.box, job):
+            self._wake()
+
+    def rest(self) -> None:
+        """Let go of what is kept, unless Ctrl-C came where the job was not finished."""
+        if self._memory[STATE] in (WAITING, ASLEEP):
+            self._kept.clear()
 
     def stop(self) -> None:
         """End the thread."""
-        _functions().post(self.box, STOPPED, 0)
-        with suppress(RuntimeError):  # it is awake
-            self._awake.release()
+        self._memory[STATE] = STOPPED
+        self._wake()
         self.join()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # it was woken up before, for a job that was taken back
+            self._awake.release()
 
 
 class Workers:
@@ -142,35 +155,34 @@ class Workers:
         self._count = 0
         self._lock = threading.Lock()
 
-    def run(self, threads: int, rows: int, call: tuple[int, ...], kept: Any) -> tuple[int, int, int]:
+    def run(self, threads: int, rows: int, addresses: tuple[int, ...], kept: Any) -> tuple[int, int, int]:
         """Make a call for ranges of all rows, on this thread and up to threads - 1 more, and keep something meanwhile.
 
         Return how many ranges there were, how many ran, and how many failed.
         """
         functions = _functions()  # before there is a thread that would compile them, too
         ranges = min(rows, A_THREAD * threads)
-        job = np.array([*call, rows, ranges, 0, 0, ranges - 1, 0, 0], np.int64)
-        address = job.ctypes.data
-        workers = self._take(threads - 1)
+        workers: list[_Worker] = []
         try:
-            for worker in workers:
-                worker.kept = job, kept  # even if Ctrl-C ends this call
-                worker.post(address)
-            functions.work(address)
+            self._take(workers, threads - 1)
+            boxes = [worker.box for worker in workers]
+            job = np.array([*addresses, rows, ranges, 0, 0, ranges - 1, 0, 0, *boxes], np.int64)
+            at, helpers = job.ctypes.data, len(boxes)
+            try:
+                for worker in workers:
+                    worker.post(at, (job, kept))
+            finally:
+                functions.finish(at, helpers, GIVE_WAY)
         finally:
             for worker in workers:
-                while not functions.settle(worker.box, GIVE_WAY):
-                    time.sleep(0)
-                worker.kept = None
+                worker.rest()
             self._idle.extend(workers)
         return ranges, job[RAN], job[FAILED]
 
-    def _take(self, count: int) -> list[_Worker]:
-        """Return so many that are idle, or fewer."""
-        taken: list[_Worker] = []
+    def _take(self, taken: list[_Worker], count: int) -> None:
+        """Append so many that are idle, or fewer."""
         while len(taken) < count and (worker := self._pop() or self._start()):
             taken.append(worker)
-        return taken
 
     def _pop(self) -> _Worker | None:
         try:
@@ -183,12 +195,13 @@ class Workers:
         with self._lock:
             if self._count >= numba.config.NUMBA_NUM_THREADS:
                 return None
+            self._count += 1
             worker = _Worker()
             try:
                 worker.start()
-            except RuntimeError:  # the interpreter is shutting down
+            except RuntimeError:  # there may be no more threads, or the interpreter is shutting down
+                self._count -= 1
                 return None
-            self._count += 1
         return worker
 
     def stop(self) -> None:
