@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numba
@@ -174,39 +175,38 @@ class Workers:
             finally:
                 functions.finish(at, helpers, GIVE_WAY)
         finally:
+            self._idle.extend(workers)
             for worker in workers:
                 worker.rest()
-            self._idle.extend(workers)
         return ranges, job[RAN], job[FAILED]
 
     def _take(self, taken: list[_Worker], count: int) -> None:
-        """Append so many that are idle, or fewer."""
-        while len(taken) < count and (worker := self._pop() or self._start()):
-            taken.append(worker)
+        """Append so many that are idle, or fewer; Ctrl-C does not come where one is in neither list."""
+        with suppress(IndexError):
+            taken.extend(islice(iter(self._idle.pop, None), count))
+        while len(taken) < count and self._start(taken):
+            pass
 
-    def _pop(self) -> _Worker | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
-
-    def _start(self) -> _Worker | None:
-        """Return a new one, if there may be one more."""
+    def _start(self, taken: list[_Worker]) -> bool:
+        """Append a new one, if there may be one more; return whether there is."""
         with self._lock:
             if self._count >= numba.config.NUMBA_NUM_THREADS:
-                return None
+                return False
             self._count += 1
-            worker = _Worker()
+            taken.append(_Worker())
             try:
-                worker.start()
+                taken[-1].start()
             except RuntimeError:  # there may be no more threads, or the interpreter is shutting down
                 self._count -= 1
-                return None
-        return worker
+                taken.pop()
+                return False
+        return True
 
     def stop(self) -> None:
         """End those that are idle, and start none any more: compiled code goes with the interpreter."""
         with self._lock:
             self._count = numba.config.NUMBA_NUM_THREADS
-        while (worker := self._pop()) is not None:
+        idle: list[_Worker] = []
+        self._take(idle, numba.config.NUMBA_NUM_THREADS)
+        for worker in idle:
             worker.stop()
