@@ -5,6 +5,7 @@ Everything here is Python ints, so nothing overflows, and nothing is allocated.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,7 +27,7 @@ LIMIT = 2**62
 AXES, DEPTH = 64, 4
 
 
-class Places:
+class Places(ABC):
     """The places of a window, counted row-major over the kernel."""
 
     kernel_size: tuple[int, ...]
@@ -55,9 +56,9 @@ class Places:
             windows, elements = zip(*meeting)
             yield (..., *windows), (..., *elements)
 
+    @abstractmethod
     def _meeting(self, axis: int) -> list[tuple[Any, Any]]:
         """Return the same along one axis."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)  # equal is the same: there is one for the same arguments, and a hash takes no time
