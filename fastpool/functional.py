@@ -1636,6 +1636,8 @@ def _scatterings(
         kernel = pairs.route(_by_pixels(trailing))
     elif asked and channels >= MANY:
         kernel = pixels.max_pool_pixels_backward
+    elif channels == 1 and contiguous and max_pool_backward.pads(w, small):
+        kernel = max_pool_backward.scatter_padded
     elif channels == 1 and _in_pairs(w):
         kernel = pairs.collect(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
     elif small and channels <= FEW:

@@ -379,6 +379,8 @@ def test_threads_share_volumes(spatial, window):
         ((13, 13), {"kernel_size": 3, "stride": 2, "padding": 1}),
         ((9, 10), {"kernel_size": 3}),
         ((20, 19), {"kernel_size": 5, "stride": 1, "padding": 2}),
+        ((13, 11), {"kernel_size": 9, "stride": 1, "padding": 4}),
+        ((150, 151), {"kernel_size": 9, "stride": 1, "padding": 4}),
         ((112, 113), {"kernel_size": 3, "stride": 2, "padding": 1}),
         ((601, 300), {"kernel_size": 3, "stride": 2}),
         ((300, 601), {"kernel_size": 5, "stride": 1, "padding": 2}),
@@ -415,6 +417,31 @@ def test_many_small_planes(data, ndim, dtype, channels):
     if trailing:
         window["data_format"] = "channels_last"
     shape, dy, argmax = anywhere(spatial, dtype, (data.draw(st.integers(20, 90)),), trailing, **window)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = backward(reference, ndim, dy, argmax, shape, **window)
+    memory = np.full(expected.size + 512, 77, dtype)
+    out = memory[256:-256].reshape(shape)
+    around = surroundings(out)
+    backward(fastpool, ndim, dy, argmax, shape, **window, out=out)
+    same_bits(out.copy(), expected)
+    assert surroundings(out) == around
+
+
+@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f2", "i1"]))
+@settings(max_examples=200)
+def test_large_windows_one_apart(data, ndim, dtype):
+    # Summed up with padding around, one plane, or four, at a time: of any number, to the ends of the memory.
+    sizes, lengths, dilations = ((1, 300), (2, 20), (2, 7))[ndim - 1], ((1, 400), (1, 30), (1, 12))[ndim - 1], (1, 2)
+    kernel, dilation, spatial = (
+        data.draw(st.tuples(*[st.integers(*bounds)] * ndim)) for bounds in (sizes, dilations, lengths)
+    )
+    halves = [((k - 1) * d + 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
+    padding = tuple((data.draw(st.integers(0, half)), data.draw(st.integers(0, half))) for half in halves)
+    window = {"kernel_size": kernel, "stride": 1, "padding": padding, "dilation": dilation}
+    assume(all(n + sum(p) > (k - 1) * d for n, p, k, d in zip(spatial, padding, kernel, dilation, strict=True)))
+    _, found = brute.windows(spatial, **window)
+    assume(all(found))
+    shape, dy, argmax = anywhere(spatial, dtype, (data.draw(st.integers(1, 9)),), **window)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = backward(reference, ndim, dy, argmax, shape, **window)
     memory = np.full(expected.size + 512, 77, dtype)
