@@ -12,7 +12,7 @@ from jobs import run
 SAME_BITS = """
 from fastpool.kernels import launch
 from fastpool.testing import NAMES, strategies
-launch.PARALLEL_BYTES = launch.POOL_BYTES = 0  # every call is parallel, however small
+launch.PARALLEL_BYTES = 0  # every call is parallel, however small
 different, count = [], 0
 def compare(call):
     global count
