@@ -411,7 +411,7 @@ JOINED = 1 << 12
 #: Of long rows no fewer windows are.
 PIECE = 1 << 8
 #: Rows of fewer elements take longer to hold back than that spares.
-SHORTEST = 1 << 6
+SHORTEST = 1 << 5
 
 
 @kernel()
