@@ -61,7 +61,7 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         one = simd.splat(d, 1)
         width = simd.load_or(one, widths, part.first, 0, w.output - part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base, _, count = rows.beside(source, z, h.input, plane)
+        base, _, count = rows.window_slices(source, z, h.input, plane)
         line = (plane * h.output + out) % lines
         step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         for _ in range(part.rows):
@@ -93,7 +93,7 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
             if out == h.output:
                 out = 0
                 plane += 1
-                base, _, count = rows.beside(source, z, h.input, plane)
+                base, _, count = rows.window_slices(source, z, h.input, plane)
                 line = line if line < lines else 0
 
     @inline

@@ -12,7 +12,7 @@ from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout, places_inside
 from fastpool.kernels.launch import Kernel
-from fastpool.kernels.rows import ask, beside, sweep, sweep_reduced, sweep_slices
+from fastpool.kernels.rows import ask, sweep, sweep_reduced, sweep_slices, window_slices
 
 
 @inline
@@ -102,7 +102,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         if part.column < 0:
             first_at = simd.load(dp, firsts, part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
-        base, near, count = beside(source, z, h.input, plane)
+        base, near, count = window_slices(source, z, h.input, plane)
         step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
@@ -159,7 +159,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
             if out == h.output:
                 out = 0
                 plane += 1
-                base, near, count = beside(source, z, h.input, plane)
+                base, near, count = window_slices(source, z, h.input, plane)
         return simd.any_lane(simd.is_nan(seen))
 
     @inline

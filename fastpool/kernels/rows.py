@@ -89,7 +89,7 @@ class Part(NamedTuple):
 
 
 @inline
-def beside(source, z, rows, plane):
+def window_slices(source, z, rows, plane):
     """Return, of a slice of outputs, where the first slice of its windows is, which place that is, how many they have.
 
     Slices have so many rows. Of planes, there is one.
@@ -138,7 +138,7 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
         readable = source.end - plane_offset(source, plane // z.output) - last_row * source.row_step
         if out + 1 == h.output:
             plane, out = plane + 1, -1
-        base, _, _ = beside(source, z, h.input, plane)
+        base, _, _ = window_slices(source, z, h.input, plane)
         ahead = base + ((out + 1) * h.stride - h.before) * source.row_step
         into = row * w.output
         i = 0
@@ -305,7 +305,7 @@ def gather_by(d, elements, source, z, rows, line, row, last, combine, careful, i
     at = 0
     while row < last:
         plane, y = row // rows, row % rows
-        base, _, slices = beside(source, z, rows, plane)
+        base, _, slices = window_slices(source, z, rows, plane)
         first = base + y * source.row_step
         count = last - row if one else min(last - row, rows - y) if joined else 1
         size = count * line

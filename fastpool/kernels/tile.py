@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import layout, plane_offset
+from fastpool.kernels.geometry import ceil_div, layout, plane_offset
 
 #: A tile has about so many bytes, half of the smallest L1.
 BYTES = 1 << 14
+#: And at most so many, where windows are high: rows that are cut are read with less of the bandwidth.
+MOST = 1 << 18
 #: Vectors that are reduced at a time, in one walk through a list of offsets.
 SHARED = 2
 
@@ -54,13 +56,13 @@ def tile(z, h, w, rows, lanes, item):
     more = (w.kernel - 1) * w.dilation // w.stride
     row_phases, column_phases = phases(h), phases(w)
     count = z.kernel * row_phases * column_phases
-    elements = BYTES // item
-    # Rows are cut where not even one window's worth of them is near the size.
-    outputs = min(w.output, max(256, 2 * elements // (count * (extra + 1)) - more))
-    pitch = outputs + more
     # The rows that two tiles share shall be few.
-    height = max(elements // (count * pitch), 4 * (extra + 1))
-    height = min(height, rows * (extra + 1))
+    least = 4 * (extra + 1)
+    # Rows are cut where so few of them are too much, into parts as long.
+    outputs = min(w.output, max(256, MOST // item // (count * least) - more))
+    outputs = ceil_div(w.output, ceil_div(w.output, outputs))
+    pitch = outputs + more
+    height = min(max(BYTES // item // (count * pitch), least), rows * (extra + 1))
     size = height * pitch + SHARED * lanes
     return Tile(
         outputs, height, pitch, size, row_phases, column_phases, z.kernel, row_phases * column_phases * size, extra
