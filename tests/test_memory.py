@@ -163,7 +163,7 @@ for case in range(180):
         "stride": tuple(int(s) for s in rng.integers(1, 6, 2)),
         "padding": tuple(tuple(int(p) for p in rng.integers(0, k, 2)) for k in kernel),
     }
-    if window["stride"][1] > 2:
+    if window["stride"][1] > 3:
         dtype = "f4"  # as above
     x = rng.integers(0, 99, (n, c, height, width)).astype(dtype)
     if FUNCTIONS == "im2col":

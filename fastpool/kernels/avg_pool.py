@@ -182,7 +182,7 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     """Do what `avg_pool` does for windows of any kind."""
     z, h, w = axes(geometry)
     d = simd.tag(x)
-    t = tile.tile(z, h, w, stop - start, simd.lanes(d), x.itemsize)
+    t = tile.tile(z, h, w, stop - start, simd.lanes(d), 1)
     table = np.empty(w.kernel + h.kernel + t.slices, np.int64)
     offsets = simd.pointer(table)
     plan_sums(z, h, w, t, offsets)

@@ -62,7 +62,7 @@ def lp_pool(norm: int) -> Kernel:
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
         z, h, w = axes(geometry)
         d = simd.doubles()
-        t = tile.tile(z, h, w, stop - start, simd.lanes(d), 8)
+        t = tile.tile(z, h, w, stop - start, simd.lanes(d), 1)
         table = np.empty(w.kernel + h.kernel + t.slices, np.int64)
         offsets = simd.pointer(table)
         plan_sums(z, h, w, t, offsets)

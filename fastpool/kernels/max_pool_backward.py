@@ -216,6 +216,13 @@ def scatter_small(start, stop, geometry, dy, argmax, dx):
     simd.keep((targets, sums_scratch))
 
 
+@inline
+def reach(h, top, bottom):
+    """Return the first window with an element from top to bottom of an axis, and the one past the last."""
+    first = max(0, ceil_div(top + h.before - (h.places - 1) * h.dilation, h.stride))
+    return first, min(h.output, (bottom - 1 + h.before) // h.stride + 1)
+
+
 @kernel()
 def scatter_channels(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
@@ -270,13 +277,6 @@ def scatter_channels(start, stop, geometry, dy, argmax, dx):
                 into = (plane * rows * w.input + i) * channels + channel
                 put_sums(d, result, into, sums, i * shared, count, far)
     simd.keep((targets, sums_scratch))
-
-
-@inline
-def reach(h, top, bottom):
-    """Return the first window with an element from top to bottom of an axis, and the one past the last."""
-    first = max(0, ceil_div(top + h.before - (h.places - 1) * h.dilation, h.stride))
-    return first, min(h.output, (bottom - 1 + h.before) // h.stride + 1)
 
 
 def pads(w: Window, small: bool) -> bool:

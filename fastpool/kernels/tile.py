@@ -23,7 +23,8 @@ from fastpool.kernels.geometry import ceil_div, layout, plane_offset
 
 #: A tile has about so many bytes, half of the smallest L1.
 BYTES = 1 << 14
-#: And at most so many, where windows are high: rows that are cut are read with less of the bandwidth.
+#: And, with its positions, at most so many, which fit L2, where windows are high: rows that are cut are read with less
+#: of the bandwidth.
 MOST = 1 << 18
 #: Vectors that are reduced at a time, in one walk through a list of offsets.
 SHARED = 2
@@ -50,8 +51,9 @@ def phases(a):
 
 
 @inline
-def tile(z, h, w, rows, lanes, item):
-    """Plan tiles for `rows` output rows, of elements of `item` bytes."""
+def tile(z, h, w, rows, lanes, arrays):
+    """Plan tiles for `rows` output rows, in so many arrays of scratch, a vector of which has so many lanes."""
+    item = simd.BYTES // lanes
     extra = (h.kernel - 1) * h.dilation // h.stride
     more = (w.kernel - 1) * w.dilation // w.stride
     row_phases, column_phases = phases(h), phases(w)
@@ -59,10 +61,10 @@ def tile(z, h, w, rows, lanes, item):
     # The rows that two tiles share shall be few.
     least = 4 * (extra + 1)
     # Rows are cut where so few of them are too much, into parts as long.
-    outputs = min(w.output, max(256, MOST // item // (count * least) - more))
+    outputs = min(w.output, max(256, MOST // (arrays * item * count * least) - more))
     outputs = ceil_div(w.output, ceil_div(w.output, outputs))
     pitch = outputs + more
-    height = min(max(BYTES // item // (count * pitch), least), rows * (extra + 1))
+    height = min(max(BYTES // (item * count * pitch), least), rows * (extra + 1))
     size = height * pitch + SHARED * lanes
     return Tile(
         outputs, height, pitch, size, row_phases, column_phases, z.kernel, row_phases * column_phases * size, extra
