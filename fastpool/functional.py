@@ -18,6 +18,7 @@ from fastpool.kernels import (
     avg_pool,
     columns,
     flat,
+    hold,
     lp_pool,
     max_pool,
     max_pool_backward,
@@ -50,7 +51,7 @@ Array = np.ndarray[Any, Any]
 #: Rows of so few windows fill vectors worse than scalar code takes for them.
 NARROW = 4
 #: Rows of so many windows, or elements, of lines, planes and volumes are sooner laid out one by one, if there are some.
-NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (32, 5, 7), (64, 15, 15), 8
+NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (64, 10, 10), (64, 15, 15), 8
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 #: Whole planes of fewer elements fill no vector.
@@ -1508,48 +1509,56 @@ class _Plan:
     divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come after the inputs
     constants: tuple[Array, ...] = ()
     given: tuple[Given | None, ...] = ()  # all of these
-    bound: Bound | None = None
-    usual: Bound | None = None  # the same, once it is known that inputs are read as they are given
+    bound: tuple[Bound, Bound] | None = None  # to write to memory that is given, and to new memory
+    usual: tuple[Bound, Bound] | None = None  # the same, once it is known that inputs are read as they are given
 
     def run(self, out: Array | Results | None, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Set `out`, or a new array, to what the kernel makes of the inputs; return it, and the positions of maxima.
 
         Compiled code sees by itself that the usual arrays are right, in a tenth of the time; others are looked at here.
         """
-        usual = self.usual
-        quick = usual is not None and out is None
+        usual, new = self.usual, out is None
+        quick = usual is not None and new
         result = empty(self.shape, self.dtype) if quick else arguments.place(out, self.shape, self.dtype)
         writes: tuple[Any, ...] = (result,)
         if len(self.outputs) > 1:
             positions = self.outputs[1]
             writes = result, None if positions is None else empty(self.shape, positions.dtype)
         if usual is not None and type(result) is ndarray:
-            launch, numbers, geometry = usual
+            launch, numbers, geometry = usual[new]
             if launch(numbers, geometry, inputs + self.constants, writes):
                 return writes
         if result is out:
             arguments.require_apart(result, inputs)
-        launch, numbers, geometry = self.bound or self._bound()
+        bound = self.bound or self._bound()
+        launch, numbers, geometry = bound[new]
         if self.dtype.char not in arguments.FLOATS or inputs[0].dtype.char in arguments.FLOATS:
-            self.usual = self.bound
+            self.usual = bound
         else:
             inputs = arguments.as_float(inputs[0]), *inputs[1:]
         written = _contiguous(result)
         reads, into = inputs + self.constants, writes if written is result else (written, *writes[1:])
         tried = usual is not None and written is result and type(result) is ndarray
         if self.rows and (tried or not launch(numbers, geometry, reads, into)):
-            self.kernel(self.rows, self.nbytes, self.w.geometry, *map(_as_given, reads + into, self.given))
+            self.kernel(self.rows, self.nbytes, geometry, *map(_as_given, reads + into, self.given))
         if written is not result:
             result[...] = written
         return writes
 
-    def _bound(self) -> Bound:
+    def _bound(self) -> tuple[Bound, Bound]:
         """Make what costs time or memory, now that all is checked and the arrays are there."""
         if self.divisors is not None:
             self.constants = _divisors(self.w, *self.divisors, self.dtype)
         self.given = *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
-        self.bound = self.kernel.bound(self.rows, self.nbytes, self.w.geometry, *self.given)
+        nbytes = prod(self.shape) * self.dtype.itemsize
+        far, new_far = hold.far(nbytes, new=False), hold.far(nbytes, new=True)
+        bound = self._bound_to(far)
+        self.bound = bound, bound if far == new_far else self._bound_to(new_far)
         return self.bound
+
+    def _bound_to(self, far: bool) -> Bound:
+        geometry = np.append(self.w.geometry, far)
+        return self.kernel.bound(self.rows, self.nbytes, geometry, *self.given)
 
 
 def _as_given(x: Array | None, given: Given | None) -> Array | None:

@@ -388,9 +388,10 @@ def test_threads_share_volumes(spatial, window):
     ],
     ids=str,
 )
-@pytest.mark.parametrize(("dtype", "mebibytes"), [("f4", 5), ("f4", 9), ("f2", 9)])
+@pytest.mark.parametrize(("dtype", "mebibytes"), [("f4", 5), ("f4", 9), ("f2", 9), ("f4", 33)])
 def test_threads_share_planes(dtype, mebibytes, spatial, window):
-    # The same three planes over and over, so that ranges of rows begin anywhere in one; 9 MiB are held back.
+    # The same three planes over and over, so that ranges of rows begin anywhere in one; 9 MiB are held back, 33
+    # where they are given: new memory the system clears.
     size = np.prod(spatial) * np.dtype(dtype).itemsize
     repeats = -(-(mebibytes << 20) // int(3 * size))
     shape, dy, argmax = anywhere(spatial, dtype, (3,), **window)
@@ -401,9 +402,11 @@ def test_threads_share_planes(dtype, mebibytes, spatial, window):
     numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
     try:
         dx = backward(fastpool, ndim, dy, argmax, (3 * repeats, *spatial), **window)
+        out = backward(fastpool, ndim, dy, argmax, dx.shape, **window, out=np.empty_like(dx))
     finally:
         numba.set_num_threads(before)
     same_bits(dx, np.concatenate([expected] * repeats))
+    same_bits(out, dx)
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f2", "i1"]), st.sampled_from([1, 3, 17]))

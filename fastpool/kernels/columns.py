@@ -12,7 +12,7 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
-from fastpool.kernels.hold import FAR
+from fastpool.kernels.hold import FAR, is_far
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
@@ -157,7 +157,7 @@ def unfold(start, stop, geometry, x, cols):
     # Of short runs, those that are side by side in the result are written one after the other.
     beside = LONG if blocks.row_step > blocks.inner_step else LONG // 2 if z.output > 1 else 0
     by_taps = h.output * w.output < beside
-    far = cols.size * cols.itemsize >= FAR
+    asking, far = blocks.nbytes >= FAR, is_far(geometry)
     slice_step = h.input * source.row_step
     row = start
     while row < stop:
@@ -184,7 +184,7 @@ def unfold(start, stop, geometry, x, cols):
         row += many * count
         y = out * h.stride - h.before
         ahead, share = 0, 0
-        if far:
+        if asking:
             ahead = plane_offset(source, row // h.output // z.output)
             ahead += (row // h.output % z.output * z.stride - z.before) * slice_step
             ahead += (row % h.output * h.stride - h.before) * source.row_step
@@ -441,7 +441,7 @@ def join(start, stop, geometry, cols, dx):
     for i in range(0, h.places * room - lanes, lanes):
         simd.store(joined, i, zero)
     # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
-    far = not cut and SHORTEST <= w.input <= JOINED and dx.size * dx.itemsize >= FAR
+    far = not cut and SHORTEST <= w.input <= JOINED and is_far(geometry)
     held_array = np.empty(JOINED + lanes if far else 0, dx.dtype)
     held, held_from, holding = simd.pointer(held_array), 0, 0
     row = start
@@ -565,7 +565,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
     sums_scratch = simd.scratch(d, h.stride * w.stride * size + 3 * lanes)
     sums = simd.aligned(simd.pointer(sums_scratch))
     zero = simd.splat(d, 0)
-    far = cols.size * item >= FAR
+    asking = blocks.nbytes >= FAR
     # The places of the kernel that some window has on the input.
     above = max(0, ceil_div(h.before - (h.output - 1) * h.stride, h.dilation))
     tall = max(0, h.kernel - above)
@@ -627,7 +627,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
                         into += unit
                         continue
                     at_unit = slice_at[u] + at
-                    if far:
+                    if asking:
                         ask(d, columns, at_unit + ahead, (end - top) * w.output)
                     if joined:
                         mask = simd.offset(masks, j * line)
@@ -689,7 +689,7 @@ def accumulate(start, stop, geometry, cols, dx):
     down_tables = np.empty((4, z.kernel * h.kernel), np.int64)
     due, from_at = simd.pointer(down_tables), simd.pointer(down_tables[1])
     left_of, row_at = simd.pointer(down_tables[2]), simd.pointer(down_tables[3])
-    far = cols.size * item >= FAR
+    asking = blocks.nbytes >= FAR
     group = max(1, STREAMS // w.kernel)
     size = most * piece
     sums_scratch = simd.scratch(d, w.stride * size + lanes)
@@ -703,7 +703,7 @@ def accumulate(start, stop, geometry, cols, dx):
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
         bottom = min(h.input, top + most, top + stop - row)
         ahead = 0
-        if far and z.kernel * h.kernel * w.kernel <= FEW:
+        if asking and z.kernel * h.kernel * w.kernel <= FEW:
             ahead = plane_offset(blocks, plane + 1) - plane_at if bottom - top == h.input else AHEAD
         for left in range(0, places, piece):
             right = min(places, left + piece)

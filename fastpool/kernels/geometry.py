@@ -1,4 +1,7 @@
-"""How kernels read `fastpool.window.Window.geometry`: seven numbers an axis."""
+"""How kernels read `fastpool.window.Window.geometry`: seven numbers an axis.
+
+Behind these is whether the result is far from any cache (see `fastpool.kernels.hold`), where a kernel asks for that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import NamedTuple
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 
+#: So many numbers there are for three axes.
+AXES = 21
 #: An offset that nothing is at.
 NOWHERE = -(1 << 62)
 

@@ -9,11 +9,29 @@ from __future__ import annotations
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
+from fastpool.kernels.geometry import AXES
 
-#: A result of so many bytes is far from any cache.
+#: What has so many bytes is far from any cache.
 FAR = 1 << 23
+#: So many bytes of new memory are pages that the system clears: of fewer, the C library has some that were used.
+CLEARED = 1 << 25
 #: So many elements are held back.
 HELD = 1 << 12
+
+
+def far(nbytes: int, new: bool) -> bool:
+    """Whether a result of so many bytes is far from any cache.
+
+    It is not if it is new memory, the pages of which are cleared as they are come to, and so are in one. Written past
+    that, what was cleared goes to memory, too, which takes 1.1 to 1.4 times as long.
+    """
+    return nbytes >= FAR and not (new and nbytes >= CLEARED)
+
+
+@inline
+def is_far(geometry):
+    """Whether `far` said so of the result of this call."""
+    return geometry[AXES] != 0
 
 
 @inline

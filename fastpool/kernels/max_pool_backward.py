@@ -20,7 +20,7 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
-from fastpool.kernels.hold import FAR, write_held
+from fastpool.kernels.hold import is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.pairs import clear
 from fastpool.kernels.rows import ask
@@ -185,7 +185,7 @@ def scatter_small(start, stop, geometry, dy, argmax, dx):
     list_targets(z, h, w, channels, channels, pitch, many, targets)
     table = simd.pointer(targets)
     # Halves are summed in float32, and what is far from any cache near it, to be written past the caches.
-    far = dx.nbytes >= FAR
+    far = is_far(geometry)
     kept = far or simd.halves(result) is not None
     margin = simd.lanes(d) + channels
     sums_scratch = simd.scratch(d, margin + many * size + simd.lanes(d))
@@ -243,7 +243,7 @@ def scatter_channels(start, stop, geometry, dy, argmax, dx):
     targets = np.empty(outputs * taps + ROOM, np.int16)
     list_targets(z, h, w, units, 1, taps, 1, targets)
     table = simd.pointer(targets)
-    far = dx.nbytes >= FAR
+    far = is_far(geometry)
     margin = simd.lanes(d) + shared
     sums_scratch = simd.scratch(d, margin + size + simd.lanes(d))
     sums = simd.offset(simd.pointer(sums_scratch), margin)
@@ -433,7 +433,7 @@ def scatter(of_pixels: bool) -> Kernel:
         fitting = min(rows, BAND // (line * max(4, dx.itemsize)))
         band = max(1, fitting)
         few = z.input == 1 and 16 * down <= fitting
-        far = dx.size * dx.itemsize >= FAR and (fitting == rows or (few and fitting > 0))
+        far = is_far(geometry) and (fitting == rows or (few and fitting > 0))
         kept = far or halves is not None
         margin = down if kept and few and band < rows else 0
         sums_scratch = simd.scratch(d, (band + 2 * margin) * line + lanes if kept else 0)

@@ -19,7 +19,7 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, plane_offset
-from fastpool.kernels.hold import FAR, HELD, make_room, write_held
+from fastpool.kernels.hold import HELD, is_far, make_room, write_held
 from fastpool.kernels.launch import Kernel
 
 #: So many vectors are looked up, at most.
@@ -107,7 +107,7 @@ def route(of_pixels: bool) -> Kernel:
                 steps.froms[i], to = number * out_line + j, 2 * j
             steps.tos[i] = (number * h.stride + phase) * line + to
             steps.places[i] = -phase * w.places
-        far = dx.size * dx.itemsize >= FAR
+        far = is_far(geometry)
         # What is held back: all that is far, and the last rows, over whose end there is nothing to run.
         room = 2 * piece if long else max(HELD, most * h.stride * line)
         spare = 2 * max(lanes, channels) if of_pixels else 2 * lanes
@@ -273,7 +273,7 @@ def collect(odd: bool, long: bool) -> Kernel:
         edge_table = np.empty(3 * most, np.int64)
         edges = simd.pointer(edge_table)
         # And over the ends of rows, into what is written next. What is far is held back, and the last rows are.
-        far = dx.size * dx.itemsize >= FAR
+        far = is_far(geometry)
         held_array = np.empty(HELD + 2 * (piece + 2 * lanes), dx.dtype)
         held, holding, held_from = simd.pointer(held_array), far, start * w.input
         into, limit = start * w.input, stop * w.input

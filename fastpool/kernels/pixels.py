@@ -17,7 +17,7 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import Axis, axes, layout, lines_meeting, places_inside, plane_offset
-from fastpool.kernels.hold import FAR, HELD, make_room, write_held
+from fastpool.kernels.hold import FAR, HELD, is_far, make_room, write_held
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.rows import ask
 from fastpool.window import Window
@@ -63,7 +63,7 @@ def sweep(start, stop, geometry, x, reduce, more):
     tables = np.empty((2, z.kernel * h.kernel * w.kernel), np.int64)
     offsets, steps = simd.pointer(tables), simd.pointer(tables[1])
     d = simd.tag(x)
-    elements, far = simd.pointer(x), x.size * x.itemsize >= FAR
+    elements, asking = simd.pointer(x), source.nbytes >= FAR
     listed, listed_across = (0, 0, 0, 0), (0, 0)
     count = 0
     for row in range(start, stop):
@@ -81,7 +81,7 @@ def sweep(start, stop, geometry, x, reduce, more):
                 listed_across = (left, right)
                 count = meeting(z, h, w, listed, left, right, source.row_step, channels, offsets, steps)
             into = (row * w.output + column) * channels
-            if far:
+            if asking:
                 for i in range(max(near, far_end - z.stride), far_end):
                     for j in range(max(first, last - h.stride), last):
                         pixel_row = i * z.dilation * h.input + j * h.dilation
@@ -115,7 +115,7 @@ def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
     """
     z, h, w = axes(geometry)
     source = layout(x)
-    elements, far_away = simd.pointer(x), source.nbytes >= FAR
+    elements, asking = simd.pointer(x), source.nbytes >= FAR
     channels, lanes = x.shape[3] // w.input, simd.lanes(d)
     span = (h.kernel - 1) * h.dilation + 1
     room = KEPT // simd.BYTES * lanes // (z.kernel * span * w.output)
@@ -151,7 +151,7 @@ def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
                         for j in range(w.output):
                             side = j * w.stride - w.before
                             left, right = places_inside(w, side)
-                            if far_away:
+                            if asking:
                                 ask(d, elements, line + side * channels + AHEAD, w.stride * channels)
                             across(
                                 line + side * channels, simd.offset(columns, left), simd.offset(places, left),
@@ -358,7 +358,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
                 counts[column] += 1
     rows_table = np.empty((2, z.kernel * h.kernel), np.int64)
     row_windows, row_places = simd.pointer(rows_table), simd.pointer(rows_table[1])
-    result, holding = simd.pointer(dx), dx.size * dx.itemsize >= FAR and channels <= HELD
+    result, holding = simd.pointer(dx), is_far(geometry) and channels <= HELD
     held_array = np.empty(HELD if holding else 0, dx.dtype)
     held, held_from, into = simd.pointer(held_array), start * dx.shape[3], start * dx.shape[3]
     for row in range(start, stop):
