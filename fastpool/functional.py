@@ -70,8 +70,9 @@ LISTED = 1 << 9
 COLLECTED = 9
 #: And pairs of elements in rows of so many windows a place down; rows longer than so many elements are cut.
 PAIRS, LONG = 10, 2048
-#: In more windows than so many a pixel is not asked for its gradients, but these are gone through, if planes are small.
-OVERLAP = 16
+#: In more windows than so many a pixel is not asked for its gradients, but these are gone through, if sums of so many
+#: channels of a plane fit a cache; in four times as many, if those of fewer do.
+OVERLAP, ROOMY, LEAST = 16, 16, 12
 #: Of small planes it is listed where so many gradients may go, if there are a quarter as many planes as places.
 TARGETS, REPEATED = 1 << 17, 4
 
@@ -1637,8 +1638,8 @@ def _scatterings(
     w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, trailing: tuple[int, ...]
 ) -> _Plan:
     channels = prod(trailing)
+    asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 4 * OVERLAP) * prod(w.stride)
     small = contiguous and _small(w, shape, channels)
-    asked = w.taps <= (OVERLAP if small else 4 * OVERLAP) * prod(w.stride)
     if channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
     elif _in_route(w, channels):
@@ -1649,9 +1650,9 @@ def _scatterings(
         kernel = max_pool_backward.scatter_padded
     elif channels == 1 and _in_pairs(w):
         kernel = pairs.collect(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
-    elif small and channels <= FEW:
+    elif small:
         kernel = max_pool_backward.scatter_small
-    elif small and not asked:
+    elif channels > FEW and contiguous and not asked and max_pool_backward.fits(w, LEAST):
         kernel = max_pool_backward.scatter_channels
     else:
         kernel = max_pool_backward.scatter(_by_pixels(trailing))
@@ -1846,13 +1847,10 @@ def _in_route(w: Window, channels: int) -> bool:
 
 
 def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:
-    """Whether planes are so small, and so many, that it pays to list where the gradient of each place goes."""
-    size, targets, most = prod(w.input), prod(w.output) * w.taps, max_pool_backward.SMALL
-    if channels <= FEW:  # the channels are in the list, too
-        size, targets = size * channels, targets * channels
-    else:
-        most //= 2
-    return size < most and targets <= TARGETS and REPEATED * prod(shape) >= w.taps * size
+    """Whether planes of few channels are so small, and so many, that it is listed where gradients of each place go."""
+    size, targets = prod(w.input) * channels, prod(w.output) * w.taps * channels  # the channels are in the list, too
+    suits = channels <= FEW and size < max_pool_backward.SMALL and targets <= TARGETS
+    return suits and REPEATED * prod(shape) >= w.taps * size
 
 
 def _in_pairs(w: Window) -> bool:

@@ -42,8 +42,8 @@ SMALL, ROOM = 1 << 13, 32
 SUMMED, ENTRIES = 1 << 11, 1 << 13
 #: With so many gradients, the next elements are asked for, of arrays of so many bytes: others are in some cache.
 BLOCK, ASKED = 16, 1 << 22
-#: Of channels that are last, so many, in units of some, are summed up at a time.
-SHARED, UNIT = 1 << 7, 1 << 4
+#: Of channels that are last, so many are summed up at a time.
+SHARED = 1 << 7
 
 
 @inline
@@ -112,10 +112,10 @@ def add_at_edge(dy, argmax, source, at, first, last, table, z, h, w, channels, f
 
 
 @inline
-def list_targets(z, h, w, channels, copies, pitch, count, targets):
+def list_targets(z, h, w, channels, pitch, count, targets):
     """List where the gradients of `count` planes go: one of a place on padding, to what is before the first plane.
 
-    There are so many channels in a row, and a list for each of their first copies.
+    There are so many channels in a row, and a list for each.
     """
     line, size, outputs = w.input * channels, z.input * h.input * w.input * channels, z.output * h.output * w.output
     columns_table = np.empty(w.output * w.places + ROOM, np.int16)
@@ -125,8 +125,8 @@ def list_targets(z, h, w, channels, copies, pitch, count, targets):
         columns[i] = x * channels if 0 <= x < w.input else -2 * SMALL
     d = simd.narrowed(simd.tag(targets), 4)
     lanes = simd.lanes(d)
-    for i in range(outputs * copies):
-        out, channel = i // copies, i % copies
+    for i in range(outputs * channels):
+        out, channel = i // channels, i % channels
         of_column = out % w.output * w.places
         front = out // (h.output * w.output) * z.stride - z.before
         top = out // w.output % h.output * h.stride - h.before
@@ -140,7 +140,7 @@ def list_targets(z, h, w, channels, copies, pitch, count, targets):
                 simd.rolled()
                 v = simd.maximum(row + simd.load(d, columns, of_column + j), lost)
                 simd.store(table, i * pitch + k * w.places + j, v)
-    entries = outputs * copies * pitch
+    entries = outputs * channels * pitch
     for i in range(entries, count * entries):
         before = table[i - entries]
         table[i] = before if before < 0 else before + size
@@ -182,7 +182,7 @@ def scatter_small(start, stop, geometry, dy, argmax, dx):
     pitch = 16 if 4 < taps <= 16 else 32 if 16 < taps <= 32 else taps
     many = max(1, min(SUMMED // size, ENTRIES // (outputs * pitch), (stop - start) // rows))
     targets = np.empty(many * outputs * pitch + ROOM, np.int16)
-    list_targets(z, h, w, channels, channels, pitch, many, targets)
+    list_targets(z, h, w, channels, pitch, many, targets)
     table = simd.pointer(targets)
     # Halves are summed in float32, and what is far from any cache near it, to be written past the caches.
     far = is_far(geometry)
@@ -223,77 +223,37 @@ def reach(h, top, bottom):
     return first, min(h.output, (bottom - 1 + h.before) // h.stride + 1)
 
 
-@kernel()
-def scatter_channels(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
+def _spans(w: Window) -> list[int]:
+    return [(k - 1) * dilation + 1 for k, dilation in zip(w.kernel_size, w.dilation)]
 
-    Of planes as small, many channels are last. Some of them are summed up in scratch at a time, so that what windows
-    reach over is in L1; their gradients, a pixel apart, are asked for before their turn: that spares a third of the
-    time.
-    """
-    z, h, w = axes(geometry)
-    d, dp = simd.tag(dy), simd.tag(argmax)
-    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
-    channels, rows = dx.shape[3] // w.input, z.input * h.input
-    # Targets are counted in units, so that 16 bits tell where.
-    most = min(SHARED, BAND // (4 * rows * w.input)) // UNIT
-    units = max(1, min(most, ceil_div(channels, UNIT)))
-    shared = units * UNIT
-    size, outputs, taps = rows * w.input * shared, z.output * h.output * w.output, z.places * h.places * w.places
-    targets = np.empty(outputs * taps + ROOM, np.int16)
-    list_targets(z, h, w, units, 1, taps, 1, targets)
-    table = simd.pointer(targets)
-    far = is_far(geometry)
-    margin = simd.lanes(d) + shared
-    sums_scratch = simd.scratch(d, margin + size + simd.lanes(d))
-    sums = simd.offset(simd.pointer(sums_scratch), margin)
-    row = stop
-    while row > start:
-        plane = (row - 1) // rows
-        top, bottom = max(0, start - plane * rows), row - plane * rows
-        row = plane * rows + top
-        # The windows that reach into our rows.
-        first, last = 0, outputs
-        if z.input == z.output == 1:
-            first, last = reach(h, top, bottom)
-            first, last = first * w.output, last * w.output
-        for channel in range(0, channels, shared):
-            count = min(shared, channels - channel)
-            clear(d, sums, 0, size)
-            for i in range(last - 1, first - 1, -1):
-                at = (plane * outputs + i) * channels + channel
-                g, a, t = simd.offset(gradients, at), simd.offset(positions, at), simd.offset(table, i * taps)
-                ask(d, g, -2 * channels, count)
-                ask(dp, a, -2 * channels, count)
-                for j in range(0, count - 3, 4):
-                    k, m, n, p = t[a[j]], t[a[j + 1]], t[a[j + 2]], t[a[j + 3]]
-                    sums[k * UNIT + j] += simd.load_scalar(g, j)
-                    sums[m * UNIT + j + 1] += simd.load_scalar(g, j + 1)
-                    sums[n * UNIT + j + 2] += simd.load_scalar(g, j + 2)
-                    sums[p * UNIT + j + 3] += simd.load_scalar(g, j + 3)
-                for j in range(count - count % 4, count):
-                    sums[t[a[j]] * UNIT + j] += simd.load_scalar(g, j)
-            for i in range(top * w.input, bottom * w.input):
-                into = (plane * rows * w.input + i) * channels + channel
-                put_sums(d, result, into, sums, i * shared, count, far)
-    simd.keep((targets, sums_scratch))
+
+def fits(w: Window, channels: int) -> bool:
+    """Return whether scratch has room for so many channels of a plane, with its padding as far as windows reach."""
+    axes = zip(w.input, _spans(w), w.output, w.stride, w.padding)
+    size = prod(max(before + n, (out - 1) * stride + span) for n, span, out, stride, (before, _) in axes)
+    return w.taps <= LOOKED_UP and 4 * size * channels <= BAND
 
 
 def pads(w: Window, small: bool) -> bool:
     """Return whether `scatter_padded` is fastest: windows are large, or many at edges, and these not listed."""
-    spans = [(k - 1) * dilation + 1 for k, dilation in zip(w.kernel_size, w.dilation)]
-    inner = prod(max(0, n - span + 1) / out for n, span, out in zip(w.input, spans, w.output))
-    size = prod(
-        max(before + n, out + span - 1) for n, span, out, (before, _) in zip(w.input, spans, w.output, w.padding)
-    )
-    suits = CHAINED <= w.taps <= LOOKED_UP or (not small and inner < INNER)
-    return max(w.stride) == 1 and suits and 4 * size <= BAND
+    inner = prod(max(0, n - span + 1) / out for n, span, out in zip(w.input, _spans(w), w.output))
+    return max(w.stride) == 1 and (w.taps >= CHAINED or (not small and inner < INNER)) and fits(w, 1)
 
 
 @inline
 def padded(a):
-    """Return how many elements an axis has with its padding, as far as windows reach, that are one apart."""
-    return max(a.before + a.input, a.output + (a.places - 1) * a.dilation)
+    """Return how many elements an axis has with its padding, as far as windows reach."""
+    return max(a.before + a.input, (a.output - 1) * a.stride + (a.places - 1) * a.dilation + 1)
+
+
+@inline
+def list_offsets(z, h, w, high, line, step, offsets):
+    """List how far the places of a window are from its first, in padded slices of so many rows, and these of so many
+    elements that are a step apart.
+    """
+    for k in range(z.places * h.places * w.places):
+        depth, row = k // w.places // h.places * z.dilation, k // w.places % h.places * h.dilation
+        offsets[k] = ((depth * high + row) * line + k % w.places * w.dilation) * step
 
 
 @inline
@@ -342,9 +302,7 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
     pitch = padded(z) * high * line
     table = np.empty(taps, np.int64)
     offsets = simd.pointer(table)
-    for k in range(taps):
-        depth, row = k // w.places // h.places * z.dilation, k // w.places % h.places * h.dilation
-        offsets[k] = (depth * high + row) * line + k % w.places * w.dilation
+    list_offsets(z, h, w, high, line, 1, offsets)
     most = 4 if 16 * pitch <= BAND else 1
     # Vectors are read before the first row.
     sums_scratch = simd.scratch(d, lanes + most * pitch)
@@ -386,6 +344,68 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
                         simd.rolled()
                         simd.store_before(to, j, simd.load(d, from_sums, j), w.input)
         row = max(start, plane * rows)
+    simd.keep((table, sums_scratch))
+
+
+@kernel()
+def scatter_channels(start, stop, geometry, dy, argmax, dx):
+    """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
+
+    Many channels are last. Some of them are summed up at a time, so that what windows reach over is near, in scratch
+    that has padding around; their gradients, a pixel apart, and what will be written are asked for before their turn:
+    that spares a third of the time. All arrays are contiguous.
+    """
+    z, h, w = axes(geometry)
+    d, dp = simd.tag(dy), simd.tag(argmax)
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    channels, rows, lines = dx.shape[3] // w.input, z.input * h.input, z.output * h.output
+    high, line = padded(h), padded(w)
+    pixels = padded(z) * high * line
+    shared = min(SHARED, ceil_div(channels, 4) * 4, BAND // (4 * pixels) // 4 * 4)
+    table = np.empty(z.places * h.places * w.places, np.int64)
+    offsets = simd.pointer(table)
+    list_offsets(z, h, w, high, line, shared, offsets)
+    far = is_far(geometry)
+    sums_scratch = simd.scratch(d, pixels * shared + simd.lanes(d))
+    sums = simd.pointer(sums_scratch)
+    clear(d, sums, 0, pixels * shared)
+    row = stop
+    while row > start:
+        plane = (row - 1) // rows
+        top, bottom = max(0, start - plane * rows), row - plane * rows
+        row = plane * rows + top
+        # The windows that reach into our rows.
+        first, last = 0, lines
+        if z.input == z.output == 1:
+            first, last = reach(h, top, bottom)
+        for channel in range(0, channels, shared):
+            count = min(shared, channels - channel)
+            for out in range(last - 1, first - 1, -1):
+                to = (out // h.output * z.stride * high + out % h.output * h.stride) * line * shared
+                first_at = (plane * lines + out) * w.output * channels + channel
+                under = plane * rows + out // h.output * z.stride * h.input + out % h.output * h.stride
+                for i in range(w.output - 1, -1, -1):
+                    at = first_at + i * channels
+                    g, a = simd.offset(gradients, at), simd.offset(positions, at)
+                    s = simd.offset(sums, to + i * w.stride * shared)
+                    ask(d, g, -2 * channels, count)
+                    ask(dp, a, -2 * channels, count)
+                    ask(d, result, (under * w.input + i * w.stride) * channels + channel, count)
+                    rest = count % 4
+                    for j in range(0, count - rest, 4):
+                        k, m, n, p = offsets[a[j]], offsets[a[j + 1]], offsets[a[j + 2]], offsets[a[j + 3]]
+                        s[k + j] += simd.load_scalar(g, j)
+                        s[m + j + 1] += simd.load_scalar(g, j + 1)
+                        s[n + j + 2] += simd.load_scalar(g, j + 2)
+                        s[p + j + 3] += simd.load_scalar(g, j + 3)
+                    for j in range(count - rest, count):
+                        s[offsets[a[j]] + j] += simd.load_scalar(g, j)
+            for y in range(rows):
+                inside = ((z.before + y // h.input) * high + h.before + y % h.input) * line + w.before
+                into = (plane * rows + y) * w.input * channels + channel
+                for x in range(w.input if top <= y < bottom else 0):
+                    put_sums(d, result, into + x * channels, sums, (inside + x) * shared, count, far)
+                clear(d, sums, inside * shared, (inside + w.input) * shared)  # what is on padding does not matter
     simd.keep((table, sums_scratch))
 
 
