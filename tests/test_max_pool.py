@@ -127,6 +127,14 @@ def test_one_special_in_every_place(implementation, value, window, dtype):
         check(implementation, planes, **window)
 
 
+@pytest.mark.parametrize("width", [5, 6, 7, 8])
+def test_specials_in_wide_windows(implementation, width):
+    # Kernels that are careful with NaN, and short of registers where a double has two or more of these to itself.
+    for kind in ("specials", "ties"):
+        x = random_array((3, 33, 70), np.float64, width, kind)
+        check(implementation, x, kernel_size=(1, width), ceil_mode=True)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("width", [2, 7, 16, 35, 64])
 def test_the_first_nan_is_the_argmax(implementation, width, dtype):

@@ -437,8 +437,13 @@ def _spread(builder: Any, scalar: Any, lanes: int) -> Any:
 
 
 def _between(builder: Any, first: Any, last: Any, lanes: int) -> Any:
-    """The mask of the lanes from `first` to before `last`, any int64: one compare of bytes, if they count so far."""
-    byte = ir.IntType(8 if lanes < 256 else 16)
+    """The mask of the lanes from `first` to before `last`, any int64: one compare of bytes, if they count so far.
+
+    Fewer lanes than 16 are of numbers that fill a register of 128 bits all the same. Of bytes, LLVM 22 compares 16
+    there, and, when it runs out of mask registers (AVX-512), forgets to leave out those behind: a masked store of
+    fewer bytes writes 16.
+    """
+    byte = ir.IntType(16 if lanes >= 256 else min(64, max(8, 128 // lanes)))
 
     def clamp(n: Any) -> Any:
         n = builder.select(builder.icmp_signed("<", n, n.type(0)), n.type(0), n)
