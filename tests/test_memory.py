@@ -34,10 +34,15 @@ def check(name, *arguments, **window):
         fast(*given, **window, out=out)
         near = 1e-2 if out.dtype == np.float16 else 1e-5
         rounded = any(word in name for word in ("avg", "lp"))
-        assert np.allclose(out, expected, rtol=near, atol=near) if rounded else np.array_equal(out, expected)
+        if rounded:
+            assert np.allclose(out, expected, rtol=near, atol=near)
+        else:
+            assert np.array_equal(out, expected, equal_nan=True)
         if "max_pool" in name and not name.endswith("backward"):
             positions = getattr(reference, name)(*arguments, **window, return_argmax=True)[1]
+            fastpool.functional.empty = lambda shape, dtype: flush(np.zeros(shape, dtype), at_end)
             assert np.array_equal(fast(*given, **window, return_argmax=True)[1], positions)
+            fastpool.functional.empty = np.empty
         del given, out
     maps.clear()
 
@@ -178,6 +183,8 @@ for case in range(180):
             window["data_format"] = "channels_last"
             x = rng.integers(0, 99, (n, height, width // 9 + kernel[1], rng.integers(1, 70))).astype(dtype)
         if FUNCTIONS == "max_pool2d":
+            if dtype in ("f4", "f8") and case % 3 == 0:
+                x.flat[int(rng.integers(x.size))] = np.nan
             y, argmax = reference.max_pool2d(x, **window, return_argmax=True)
             check("max_pool2d", x, **window)
             check("max_pool2d_backward", y, argmax, x.shape, **window)
