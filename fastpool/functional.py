@@ -1465,7 +1465,7 @@ class _Kernels:
     """The kernels of an operation: for whole planes, windows one apart, other small ones, all others, and pixels."""
 
     whole: Kernel
-    flat: Callable[[bool], Kernel]
+    flat: Callable[..., Kernel]
     small: Callable[..., Kernel]
     large: Kernel
     pixels: Kernel
@@ -1593,7 +1593,9 @@ def _planned(
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
     elif prod(shape) >= FLATTENED and flat.suits(w):
-        chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
+        doubles = divisors is None and not wanted and dtype.itemsize > 1 and flat.doubles(w)
+        doubled = {"doubled": True} if doubles else {}
+        chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)), **doubled)
     elif rows.suits(w):
         many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
         kept = rows.keeps(w)

@@ -100,6 +100,38 @@ def test_all_together(data):
     compare(x, kernel_size, padding, dilation, data.draw(st.booleans()))
 
 
+@given(data=st.data())
+def test_maxima_by_doubling(data):
+    ndim = data.draw(st.integers(1, 2))
+    shape = data.draw(st.tuples(*[st.integers(1, most) for most in (3, 5, *(40, 64)[-ndim:])]))
+    kernel_size = data.draw(st.tuples(*[st.integers(flat.DOUBLED, 13) for _ in range(ndim)]))
+    if ndim == 2 and data.draw(st.booleans()):
+        kernel_size = data.draw(st.permutations((1, kernel_size[1])))
+    dilation = data.draw(st.tuples(*[st.integers(1, 2) for _ in kernel_size]))
+    before = [data.draw(st.integers(0, k - 1)) * step for k, step in zip(kernel_size, dilation)]
+    padding = tuple((b, (k - 1) * step - b) for b, k, step in zip(before, kernel_size, dilation))
+    parameters = (tuple(kernel_size), 1, padding, dilation)
+    w = window(shape[2:], *parameters)  # every window has the element that it is of
+    assert flat.suits(w)
+    assert flat.doubles(w)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = rng.integers(-5, 6, shape).astype(data.draw(st.sampled_from(["f4", "f2", "i2"])))
+    if x.dtype.kind == "f":
+        special = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+        x[rng.random(shape) < data.draw(st.sampled_from([0, 0.02, 0.9]))] = special
+    name = f"max_pool{ndim}d"
+    expected = getattr(reference, name)(x, *parameters)
+    same_values(getattr(fastpool, name)(x, *parameters), expected)
+    axes = (1, shape[0] * shape[1], int(np.prod(shape[2:-1])), shape[-1])
+    y, threads = np.empty(axes, x.dtype), numba.get_num_threads()
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    try:  # threads begin and end amid planes
+        flat.max_pool_flat(False, doubled=True)(x.size // shape[-1], 1 << 40, w.geometry, x.reshape(axes), y, None)
+    finally:
+        numba.set_num_threads(threads)
+    same_values(y.reshape(shape), expected)
+
+
 @pytest.mark.parametrize("kernel_size", [(3, 3, 3), (2, 3, 1), (5, 1, 3)])
 @pytest.mark.parametrize("shape", [(6, 14, 15), (9, 12, 10), (3, 40, 30), (70, 8, 130), (3, 130, 170)])
 def test_volumes(shape, kernel_size):
