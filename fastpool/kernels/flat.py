@@ -413,10 +413,10 @@ def sweep(
     """Reduce the windows of the rows from start to stop, counted over the planes.
 
     These are what `fastpool.kernels.rows.gather` makes of x, `through` an axis, by `combine(a, b, careful)`, and
-    `passes` of that. `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step,
-    first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
-    `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are `careful`. Return
-    whether there may be any.
+    `passes` of that. `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values,
+    found, i, step, first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the
+    positions of that; `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are
+    `careful`. Return whether there may be any.
     """
     line, rows = w.input, z.input * h.input
     above, below = (h.before, (h.places - 1) * h.dilation - h.before) if s.band else (0, 0)
