@@ -29,6 +29,8 @@ FEW, AHEAD = 5, 1 << 9
 SMALL = 1 << 15
 #: Of kernels so wide, the masks of all columns fit L2.
 MASKS = 16
+#: Loops over fewer elements of small planes get slower where they are unrolled.
+UNROLLED = 8
 #: Runs of so many elements are long.
 LONG = 1 << 8
 #: A sheet of rows that are longer is at most so large.
@@ -293,6 +295,10 @@ def unfold_small(start, stop, geometry, x, cols):
         if last - first == blocks.row_step:
             for i in range(taps * outputs):
                 result[into + i] = elements[elements_of[i]]
+        elif last - first >= UNROLLED:
+            for k in range(taps):
+                for i in range(first, last):
+                    result[into + k * blocks.row_step + i] = elements[elements_of[k * outputs + i]]
         else:
             for k in range(taps):
                 for i in range(first, last):
