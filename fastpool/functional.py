@@ -1551,8 +1551,8 @@ class _Plan:
         if self.divisors is not None:
             self.constants = _divisors(self.w, *self.divisors, self.dtype)
         self.given = *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
-        nbytes = prod(self.shape) * self.dtype.itemsize
-        far, new_far = hold.far(nbytes, new=False), hold.far(nbytes, new=True)
+        nbytes, touched = prod(self.shape) * self.dtype.itemsize, sum(given.nbytes for given in self.given if given)
+        far, new_far = hold.far(nbytes, touched, new=False), hold.far(nbytes, touched, new=True)
         bound = self._bound_to(far)
         self.bound = bound, bound if far == new_far else self._bound_to(new_far)
         return self.bound

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable
 from functools import cache, cached_property, lru_cache, partial
 from itertools import accumulate, chain
+from math import prod
 from operator import mul
 from typing import Any, NamedTuple, TypeAlias
 
@@ -47,6 +48,11 @@ class Given(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     order: tuple[int, ...] = (0, 1, 2, 3)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+        return prod(self.shape) * self.dtype.itemsize
 
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
