@@ -1,5 +1,6 @@
 """The dashboard: results of our benchmarks, published by asv, in a browser that reaches no other machine."""
 
+import json
 import os
 import re
 import runpy
@@ -56,6 +57,14 @@ def pages(tmp_path_factory):
         quickly = ["--launch-method=forkserver", "--attribute=repeat=2", "--attribute=warmup_time=0"]
         cases = rf"--bench={BENCHMARK}\('({'|'.join(TIMED)})', 'resnet-stem'"
         asv("run", "--python=same", f"--set-commit-hash={commit}", *quickly, cases)
+    for path in (suite / ".asv" / "results").glob("*/*-*.json"):  # lines of what takes as long would cover one another
+        found = json.loads(path.read_text(encoding="utf-8"))
+        times = found["results"][BENCHMARK][0]
+        measured = [i for i, time in enumerate(times) if isinstance(time, float) and time == time]
+        assert len(measured) == len(TIMED)
+        for power, i in enumerate(measured):
+            times[i] = 10.0**-power
+        path.write_text(json.dumps(found), encoding="utf-8")
     asv("publish")
     run(sys.executable, SUITE / "offline.py", suite / ".asv" / "html")
 
