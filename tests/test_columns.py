@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import fastpool
 from fastpool import reference
+from fastpool.kernels import hold
 from fastpool.testing import strategies
 from fastpool.testing.arrays import INPUT_LAYOUTS, LAYOUTS, laid_out, random_array
 
@@ -498,3 +499,14 @@ def test_results_that_no_cache_holds(spatial, window, mebibytes):
     if len(spatial) == 2:
         flat = np.moveaxis(cols, 0, 1).reshape(cols.shape[1], -1)
         same_bits(fastpool.col2im(flat, x.shape, **window), expected)
+
+
+def test_which_results_are_written_past_the_caches(monkeypatch):
+    monkeypatch.setattr(hold, "SHARE", 4 * hold.FAR)
+    small, large = 2 * hold.FAR, hold.CLEARED
+    assert not hold.far(small, 4 * hold.FAR - 1, new=False)  # there is room for the call in the last cache
+    assert hold.far(small, 4 * hold.FAR, new=False)
+    assert hold.far(small, 4 * hold.FAR, new=True)
+    assert hold.far(large, 4 * hold.FAR, new=False)
+    assert not hold.far(large, 4 * hold.FAR, new=True)  # its pages are cleared, into a cache
+    assert not hold.far(hold.FAR - 1, 9 * hold.FAR, new=False)
