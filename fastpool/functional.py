@@ -26,6 +26,7 @@ from fastpool.kernels import (
     pairs,
     pixels,
     rows,
+    slide,
     unpool,
     whole,
 )
@@ -1465,6 +1466,7 @@ class _Kernels:
     """The kernels of an operation: for whole planes, windows one apart, other small ones, all others, and pixels."""
 
     whole: Kernel
+    slide: Callable[[], Kernel]
     flat: Callable[..., Kernel]
     small: Callable[..., Kernel]
     large: Kernel
@@ -1475,6 +1477,7 @@ class _Kernels:
 
 _MAXIMA = _Kernels(
     whole.max_pool_whole,
+    slide.max_pool_slide,
     flat.max_pool_flat,
     max_pool.max_pool,
     max_pool_large.max_pool_large,
@@ -1484,6 +1487,7 @@ _MAXIMA = _Kernels(
 )
 _AVERAGES = _Kernels(
     whole.avg_pool_whole,
+    slide.avg_pool_slide,
     flat.avg_pool_flat,
     avg_pool.avg_pool,
     avg_pool.avg_pool_large,
@@ -1592,10 +1596,10 @@ def _planned(
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
+    elif prod(shape) >= FLATTENED and slide.suits(w):
+        chosen = kernels.slide()
     elif prod(shape) >= FLATTENED and flat.suits(w):
-        doubles = divisors is None and not wanted and dtype.itemsize > 1 and flat.doubles(w)
-        doubled = {"doubled": True} if doubles else {}
-        chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)), **doubled)
+        chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
     elif rows.suits(w):
         many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
         kept = rows.keeps(w)

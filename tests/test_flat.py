@@ -1,4 +1,4 @@
-"""Windows one apart, as many as elements: short rows and long ones, in whole planes and in bands of rows."""
+"""Windows one apart, as many as elements, of few rows and of many: in whole planes, and in bands of rows."""
 
 import numba
 import numpy as np
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fastpool
 from fastpool import functional, reference
-from fastpool.kernels import flat
+from fastpool.kernels import flat, slide
 from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out
 from fastpool.window import window
 
@@ -31,11 +31,16 @@ def _quiet():
         yield
 
 
+def suit(w):
+    """Whether windows are taken by one of the two ways that are tested here."""
+    return flat.suits(w) or slide.suits(w)
+
+
 def compare(x, kernel_size, padding, dilation=1, count_include_pad=True):
     """Compare the maxima, their positions and the averages with those of the reference."""
     ndim = len(kernel_size)
     parameters = (kernel_size, 1, padding, dilation)
-    assert flat.suits(window(x.shape[-ndim:], *parameters))
+    assert suit(window(x.shape[-ndim:], *parameters))
     functions = {name: f"{name}_pool{ndim}d" for name in ("max", "avg")}
     y, argmax = getattr(fastpool, functions["max"])(x, *parameters, return_argmax=True)
     expected, positions = getattr(reference, functions["max"])(x, *parameters, return_argmax=True)
@@ -59,8 +64,7 @@ def test_widths(kernel):
         # Many planes at a time, and one in bands.
         for height in (1 + width % 3, flat.SMALL // width + 1):
             size = (kernel, kernel)
-            if width <= flat.NARROW or kernel <= flat.WIDEST:
-                compare(planes((height, width), width), size, paddings(size, width))
+            compare(planes((height, width), width), size, paddings(size, width))
 
 
 @pytest.mark.parametrize("width", [130, 300, 511, 1000, 2048])
@@ -78,7 +82,7 @@ def test_all_together(data):
     shape = data.draw(st.tuples(*[st.integers(1, most) for most in (3, 3, *(9, 40, 70)[-ndim:])]))
     if ndim == 3:
         shape = (*shape[:-2], *(min(n, 10) for n in shape[-2:]))
-    kernel_size = data.draw(st.tuples(*[st.integers(1, (13, 9, 4)[ndim - 1]) for _ in range(ndim)]))
+    kernel_size = data.draw(st.tuples(*[st.integers(1, (13, 14, 4)[ndim - 1]) for _ in range(ndim)]))
     dilation = data.draw(st.tuples(*[st.integers(1, 3) for _ in range(ndim)]))
     reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
     before = [data.draw(st.integers(0, r)) for r in reach]
@@ -87,7 +91,7 @@ def test_all_together(data):
         w = window(shape[2:], kernel_size, 1, padding, dilation, elements=True)
     except ValueError:  # a window of nothing but padding
         return
-    if not flat.suits(w):
+    if not suit(w):
         return
     dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1", "i2"])))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -101,35 +105,45 @@ def test_all_together(data):
 
 
 @given(data=st.data())
-def test_maxima_by_doubling(data):
-    ndim = data.draw(st.integers(1, 2))
-    shape = data.draw(st.tuples(*[st.integers(1, most) for most in (3, 5, *(40, 64)[-ndim:])]))
-    kernel_size = data.draw(st.tuples(*[st.integers(flat.DOUBLED, 13) for _ in range(ndim)]))
-    if ndim == 2 and data.draw(st.booleans()):
-        kernel_size = data.draw(st.permutations((1, kernel_size[1])))
-    dilation = data.draw(st.tuples(*[st.integers(1, 2) for _ in kernel_size]))
+def test_high_windows(data):
+    shape = data.draw(st.tuples(*[st.integers(1, most) for most in (4, 70, 70)]))
+    kernel_size = data.draw(st.tuples(st.integers(8, 30), st.integers(1, slide.WIDE)))
+    dilation = data.draw(st.tuples(*[st.integers(1, 3) for _ in kernel_size]))
     before = [data.draw(st.integers(0, k - 1)) * step for k, step in zip(kernel_size, dilation)]
     padding = tuple((b, (k - 1) * step - b) for b, k, step in zip(before, kernel_size, dilation))
-    parameters = (tuple(kernel_size), 1, padding, dilation)
-    w = window(shape[2:], *parameters)  # every window has the element that it is of
-    assert flat.suits(w)
-    assert flat.doubles(w)
+    parameters = (kernel_size, 1, padding, dilation)
+    w = window(shape[1:], *parameters)  # every window has the element that it is of
+    if not slide.suits(w):
+        return
+    dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1", "i2"])))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    x = rng.integers(-5, 6, shape).astype(data.draw(st.sampled_from(["f4", "f2", "i2"])))
-    if x.dtype.kind == "f":
+    x = rng.integers(0 if dtype.kind == "u" else -5, 6, shape).astype(dtype)
+    if dtype.kind == "f":
         special = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
         x[rng.random(shape) < data.draw(st.sampled_from([0, 0.02, 0.9]))] = special
-    name = f"max_pool{ndim}d"
-    expected = getattr(reference, name)(x, *parameters)
-    same_values(getattr(fastpool, name)(x, *parameters), expected)
-    axes = (1, shape[0] * shape[1], int(np.prod(shape[2:-1])), shape[-1])
-    y, threads = np.empty(axes, x.dtype), numba.get_num_threads()
+    compare(x, kernel_size, padding, dilation, data.draw(st.booleans()))
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 7), (40, 13), (70, 120)])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_groups_of_high_windows_are_cut(height, width, dilation):
+    """Threads begin and end amid planes, and amid windows that share what is computed: of sums, too, no bit changes."""
+    x, padding = planes((3, height, width), 5), 4 * dilation
+    w = window((height, width), 9, 1, padding, dilation)
+    assert slide.suits(w)
+    argmax, y, averages = np.empty(x.shape, np.uint8), np.empty_like(x), np.empty_like(x)
+    divisors = tuple(np.full((1, 1, 1, n), 9, x.dtype) for n in (height, width))
+    before = numba.get_num_threads()
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:  # threads begin and end amid planes
-        flat.max_pool_flat(False, doubled=True)(x.size // shape[-1], 1 << 40, w.geometry, x.reshape(axes), y, None)
+    try:
+        slide.max_pool_slide()(x.size // width, 1 << 40, w.geometry, x, y, argmax)
+        slide.avg_pool_slide()(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
     finally:
-        numba.set_num_threads(threads)
-    same_values(y.reshape(shape), expected)
+        numba.set_num_threads(before)
+    expected = reference.max_pool2d(x, 9, 1, padding, dilation, return_argmax=True)
+    same_values(y, expected[0])
+    same_values(argmax, expected[1])
+    same_bits(averages, fastpool.avg_pool2d(x, 9, 1, padding, dilation))
 
 
 @pytest.mark.parametrize("kernel_size", [(3, 3, 3), (2, 3, 1), (5, 1, 3)])

@@ -9,10 +9,6 @@ the same, need no table for the latter. In place of k * k elements k + k are rea
 copying twice: half to all of the time of the kernels for other small windows (`fastpool.kernels.rows`), and a third
 over maps of 7 x 7.
 
-Of wide and high windows, each element becomes the largest of itself and of those on one side, as far as its window
-goes, in passes that double how many these are, and so on the other side; those are merged. Of 13 x 13 that takes .6 to
-.9 of the time of reading all 13 + 13; where positions are kept, too, more.
-
 `collect` asks all windows of every element for its gradient. A kernel of 3 x 3 takes .7 of the time of
 `max_pool_backward.scatter_small`; one of 5 x 5 would take more.
 """
@@ -35,10 +31,9 @@ from fastpool.kernels.rows import MERGED, fits, gather, sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
-#: This is the fastest way for so many places in all, of which so many are across, unless rows are so short.
-MOST, WIDEST, NARROW = 26, 8, 64
-#: Maxima of windows that are as wide and high, or are one of these and a line, are taken by doubling.
-DOUBLED = 11
+#: This is the fastest way for so many places along all axes of lines, planes and volumes, of which so many are across,
+#: unless rows are so short.
+MOST, WIDEST, NARROW = (26, 26, 40), 8, 64
 #: What no position is: asked for where there is no window.
 NEVER = 255
 #: So many vectors are computed at a time, as they are gathered.
@@ -150,24 +145,18 @@ def collect(start, stop, geometry, dy, argmax, dx):
 
 def suits(w: Window) -> bool:
     """Return whether pooling these windows is fastest, and works, by `max_pool_flat` and `avg_pool_flat`."""
-    across, downs = w.kernel_size[-1], prod(w.kernel_size[:-1])
+    *downs, across = w.kernel_size
     line = w.input[-1]
-    if w.input != w.output or max(w.stride) > 1 or across + downs > MOST or (across > WIDEST and line > NARROW):
+    long = across > WIDEST and line > NARROW and prod(downs[:-1]) == 1
+    if w.input != w.output or max(w.stride) > 1 or sum(w.kernel_size) > MOST[len(downs)] or long:
         return False
-    reach = (w.kernel_size[-2] - 1) * w.dilation[-2] if len(w.input) > 1 else 0
+    reach = (downs[-1] - 1) * w.dilation[-2] if downs else 0
     return max(1, reach) * line <= BAND // 4 and (not by_slices(w) or fits(w))
 
 
 def by_slices(w: Window) -> bool:
     """Return whether each slice of a volume is pooled once, which a small one is not worth."""
     return len(w.input) == 3 and prod(w.input) > RUN
-
-
-def doubles(w: Window) -> bool:
-    """Return whether maxima of such windows, without their positions, are taken by doubling."""
-    sizes = [k for k in w.kernel_size if k > 1]
-    centred = all(before % dilation == 0 for (before, _), dilation in zip(w.padding, w.dilation))
-    return len(w.input) < 3 and min(sizes, default=1) >= DOUBLED and centred
 
 
 class Places(NamedTuple):
@@ -240,7 +229,12 @@ def alike(a, first_row, most):
 
 @inline
 def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, finish, more):
-    """Reduce across, all rows that were taken, then down."""
+    """Reduce across, all rows that were taken, then down.
+
+    `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step,
+    first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
+    `finish(d, v, i, row, more)` what is written.
+    """
     lanes, line = simd.lanes(d), w.input
     asked = 0
     for i in range(run.low, run.high, lanes):
@@ -280,80 +274,7 @@ def reduce_band(d, dp, s, run, h, w, values, positions, careful, all_of, finish,
 
 
 @inline
-def extend(d, dp, values, low, high, places, side, count, step, careful):
-    """Make each element the largest of `count`: itself and those that are steps further on a side, where there are.
-
-    Every pass doubles how many that are, in place. The `places` have how many steps there are before each element,
-    and after it.
-    """
-    lanes = simd.lanes(d)
-    last = (high - 1 - low) // lanes * lanes
-    room = simd.offset(places.asked, places.pitch if side > 0 else 0)
-    have = 1
-    while have < count:
-        some = min(have, count - have)
-        at = 0 if side > 0 else last % places.period
-        for j in range(0, last + 1, lanes):
-            simd.rolled()
-            i = low + (j if side > 0 else last - j)
-            inside = simd.load(dp, room, at) > simd.splat(dp, some - 1)
-            v, other = simd.load(d, values, i), simd.load(d, values, i + side * some * step)
-            simd.store(values, i, simd.select(inside, larger(v, other, careful), v))
-            at += side * lanes
-            if at >= places.period:
-                at -= places.period
-            elif at < 0:
-                at += places.period
-        have += some
-
-
-@inline
-def extend_both(d, dp, s, run, a, places, step, careful):
-    """Make each element that was taken, and kept, the largest of its window along an axis."""
-    before = a.before // a.dilation
-    most = (a.input - 1) // a.dilation
-    extend(d, dp, s.taken, run.low, run.high, places, -1, 1 + min(most, before), step, careful)
-    extend(d, dp, s.kept, run.low, run.high, places, 1, 1 + min(most, a.places - 1 - before), step, careful)
-
-
-@inline
-def doubling_passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, finish, more):
-    """Do what `passes` does, of values alone, by what `extend` does."""
-    lanes, line = simd.lanes(d), w.input
-    for i in range(run.low, run.high, lanes):
-        simd.store(s.kept, i, simd.load(d, s.taken, i))
-    extend_both(d, dp, s, run, w, s.across, w.dilation, careful)
-    for i in range(run.low, run.high, lanes):
-        v = larger(simd.load(d, s.taken, i), simd.load(d, s.kept, i), careful)
-        simd.store(s.kept, i, v)
-        simd.store(s.taken, i, v)
-    if run.band:
-        reduce_band(d, dp, s, run, h, w, values, positions, careful, all_of, finish, more)
-        return
-    extend_both(d, dp, s, run, h, s.down, h.dilation * line, careful)
-    shift, end = run.first * line, run.end * line
-    for i in range(run.begin * line - shift, end - shift, lanes):
-        v = larger(simd.load(d, s.taken, i), simd.load(d, s.kept, i), careful)
-        simd.store_before(values, shift + i, v, end)
-
-
-@inline
-def list_room(d, a, room, pitch, run, line):
-    """List how many steps along an axis there are before and after each of its elements, which are lines themselves."""
-    most = (a.kernel - 1) * a.dilation
-    for i in range(a.input):
-        before, after = min(i, most) // a.dilation, min(a.input - 1 - i, most) // a.dilation
-        fill(d, room, i * line, line, simd.splat(d, before))
-        fill(d, room, pitch + i * line, line, simd.splat(d, after))
-    at = a.input * line
-    while at < run:
-        simd.copy(room, at, room, 0, a.input * line)
-        simd.copy(room, pitch + at, room, pitch, a.input * line)
-        at += a.input * line
-
-
-@inline
-def scratch(z, h, w, d, dp, size, wanted, doubled):
+def scratch(z, h, w, d, dp, size, wanted):
     """Make scratch for reducing an array of so many elements, and fill its tables; return that, and its arrays."""
     lanes, line, rows, downs = simd.lanes(d), w.input, z.input * h.input, z.places * h.places
     band = in_bands(z, h, w)
@@ -367,17 +288,11 @@ def scratch(z, h, w, d, dp, size, wanted, doubled):
     run = period + line * ceil_div(lanes, line)
     across_pitch, pitch = run + 2 * lanes, (height + halo) * line + 2 * lanes
     table = np.empty(w.places + downs, np.int64)
-    sides = 2 if doubled else w.places + 1, 2 if doubled else downs + 1
-    asked_scratch = simd.scratch(dp, sides[0] * across_pitch + (0 if band else sides[1] * pitch))
+    asked_scratch = simd.scratch(dp, (w.places + 1) * across_pitch + (0 if band else (downs + 1) * pitch))
     across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), across_pitch, period, 1)
-    down_asked = simd.offset(across.asked, sides[0] * across_pitch)
+    down_asked = simd.offset(across.asked, (w.places + 1) * across_pitch)
     down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, pitch, w.places)
-    if doubled:
-        list_room(dp, w, across.asked, across_pitch, run, 1)
-        if not band:
-            list_room(dp, h, down_asked, pitch, height * line, line)
-    else:
-        ask_all(z, h, w, dp, across, down, run, height, band)
+    ask_all(z, h, w, dp, across, down, run, height, band)
     copies = simd.scratch(d, 2 * (pitch + 2 * margin))
     kept_at_scratch = simd.scratch(dp, pitch + 2 * margin if wanted else 0)
     taken = simd.offset(simd.pointer(copies), margin)
@@ -406,16 +321,11 @@ def ask_all(z, h, w, dp, across, down, run, height, band):
 
 
 @inline
-def sweep(
-    start, stop, through, z, h, w, d, dp, elements, source, s, values, positions, nans, combine, passes, asked_for,
-    all_of, finish, more,
-):  # fmt: skip
+def sweep(start, stop, through, z, h, w, d, elements, source, s, values, positions, nans, combine, reduce, more):
     """Reduce the windows of the rows from start to stop, counted over the planes.
 
     These are what `fastpool.kernels.rows.gather` makes of x, `through` an axis, by `combine(a, b, careful)`, and
-    `passes` of that. `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values,
-    found, i, step, first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the
-    positions of that; `finish(d, v, i, row, more)` what is written. Where there may be one of the `nans`, they are
+    `reduce(s, run, h, w, values, positions, careful, more)` of that. Where there may be one of the `nans`, they are
     `careful`. Return whether there may be any.
     """
     line, rows = w.input, z.input * h.input
@@ -434,11 +344,11 @@ def sweep(
         careful = gather(d, elements, source, through, rows, line, upper, lower, combine, nans, taken)
         run = Run(first, row, end, into, into + (lower - upper) * line, s.band, first // rows % through.output)
         if nans is None:
-            passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
+            reduce(s, run, h, w, values, positions, False, more)
         elif careful:
-            passes(d, dp, s, run, h, w, values, positions, True, asked_for, all_of, finish, more)
+            reduce(s, run, h, w, values, positions, True, more)
         else:
-            passes(d, dp, s, run, h, w, values, positions, False, asked_for, all_of, finish, more)
+            reduce(s, run, h, w, values, positions, False, more)
         row = end
         met = met or careful
     return met
@@ -496,21 +406,22 @@ def unchanged(d, v, i, row, more):
 
 
 @cache
-def max_pool_flat(deep: bool, doubled: bool = False) -> Kernel:
-    """Return the kernel: if deep, for volumes: slices are reduced first, or, for an argmax, each is pooled once.
+def max_pool_flat(deep: bool) -> Kernel:
+    """Return the kernel: if deep, for volumes: slices are reduced first, or, for an argmax, each is pooled once."""
 
-    If doubled, for windows that `doubles` is for.
-    """
-    reduce = doubling_passes if doubled else passes
+    @inline
+    def reduce(s, run, h, w, values, positions, careful, more):
+        """Take the maxima of windows."""
+        d, dp, _, _, _ = more
+        passes(d, dp, s, run, h, w, values, positions, careful, largest_asked, largest, unchanged, None)
 
     @inline
     def pool_rows(start, stop, h, w, elements, source, values, positions, more):
         """Pool rows of planes; return whether there was a NaN."""
-        d, dp, through, z, s = more
+        d, _, through, z, s = more
         return sweep(
-            start, stop, through, z, h, w, d, dp, elements, source, s, values, positions, simd.nans(d), larger, reduce,
-            largest_asked, largest, unchanged, None,
-        )  # fmt: skip
+            start, stop, through, z, h, w, d, elements, source, s, values, positions, simd.nans(d), larger, reduce, more
+        )
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
@@ -520,7 +431,7 @@ def max_pool_flat(deep: bool, doubled: bool = False) -> Kernel:
         wide, wide_dp = simd.widened(d, VECTORS), simd.widened(dp, VECTORS)
         planes = ONE if deep else z
         through = z if deep and argmax is None else ONE
-        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, argmax is not None, doubled)
+        s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, argmax is not None)
         more = (wide, wide_dp, through, planes, s)
         if deep and argmax is not None:
             sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool_rows, more, merge, simd.nans(d))
@@ -528,7 +439,7 @@ def max_pool_flat(deep: bool, doubled: bool = False) -> Kernel:
             pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
         simd.keep(arrays)
 
-    body.__name__ = f"max_pool_flat{'-deep' * deep}{'-doubled' * doubled}"
+    body.__name__ = f"max_pool_flat{'-deep' * deep}"
     return Kernel(body, writes=2)
 
 
@@ -566,17 +477,24 @@ def divide(d, v, i, row, more):
 def avg_pool_flat(deep: bool) -> Kernel:
     """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
 
+    @inline
+    def reduce(s, run, h, w, values, positions, careful, more):
+        """Average windows."""
+        d, dp, shares = more
+        passes(d, dp, s, run, h, w, values, positions, careful, sum_asked, sum_all, divide, shares)
+
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the rows of x from start to stop, counted over its planes."""
         z, h, w = axes(geometry)
         d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), None), VECTORS)
         by_row, by_column = simd.pointer(heights), simd.pointer(widths)
         through, planes = (z, ONE) if deep else (ONE, z)
-        s, arrays = scratch(planes, h, w, d, dp, x.size, False, False)
+        s, arrays = scratch(planes, h, w, d, dp, x.size, False)
         share_scratch = shared(through, planes, h, w, d, by_row, by_column)
+        more = (d, dp, (simd.pointer(share_scratch), by_row))
         sweep(
-            start, stop, through, planes, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, add,
-            passes, sum_asked, sum_all, divide, (simd.pointer(share_scratch), by_row),
+            start, stop, through, planes, h, w, d, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, add,
+            reduce, more,
         )  # fmt: skip
         simd.keep((arrays, share_scratch))
 

@@ -30,6 +30,8 @@ from fastpool.window import Window
 
 #: The widest windows, and distances between windows, that shuffles are written for.
 WIDEST, FURTHEST = 8, 8
+#: Windows of so many rows, and twice as many rows and columns, are high.
+HIGH = 8
 #: Rows of so many outputs are long.
 LONG = 256
 #: Groups have about so many bytes.
@@ -56,10 +58,15 @@ def fits(w: Window) -> bool:
     return len(w.input) < 3 or ((w.kernel_size[0] - 1) * w.dilation[0] + 1) * w.output[-1] <= KEPT // 16
 
 
+def high(w: Window) -> bool:
+    """Return whether each row is in so many windows that it is sooner reduced across once: tiles take .3 to .9."""
+    return len(w.input) == 2 and w.stride[0] == 1 and w.kernel_size[0] >= HIGH and sum(w.kernel_size) >= 2 * HIGH
+
+
 def suits(w: Window) -> bool:
-    """Return whether the kernels work for these windows."""
+    """Return whether the kernels work for these windows, and are the fastest."""
     kernel, stride, dilation = w.in_row
-    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and (not keeps(w) or fits(w))
+    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and not high(w) and (not keeps(w) or fits(w))
 
 
 def vectors(stride: int, span: int) -> int:
