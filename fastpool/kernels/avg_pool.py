@@ -149,7 +149,7 @@ def plan_sums(z, h, w, t, offsets):
 @inline
 def sum_tile(d, values, offsets, h, w, t, used):
     """Add up across, for each phase of rows, then down, then through the slices."""
-    count = used * t.pitch - (t.pitch - t.outputs)
+    count = used - (t.span - t.outputs)
     for phase in range(t.slices * t.row_phases):
         add_up(d, values, phase * t.column_phases * t.size, count, offsets, w.kernel)
     count -= t.extra * t.pitch
@@ -167,10 +167,10 @@ def reduce(values, positions, t, used, careful, more):
 
 
 @inline
-def finish(values, positions, t, at, line, column, outputs, more):
+def finish(values, positions, at, number, out, column, outputs, more):
     """Divide a row of sums."""
-    d, _, _, _, heights, widths = more
-    height = simd.splat(d, heights[line])
+    d, _, h, _, heights, widths = more
+    height = simd.splat(d, heights[number * h.output + out])
     one = simd.splat(d, 1)
     for i in range(0, outputs, simd.lanes(d)):
         width = simd.load_or(one, widths, column + i, 0, outputs - i)

@@ -47,12 +47,12 @@ def lp_pool(norm: int) -> Kernel:
         """Raise all elements to the power, and sum them."""
         d, offsets, h, w, p = more
         for phase in range(t.slices * t.row_phases * t.column_phases):
-            for i in range(phase * t.size, phase * t.size + used * t.pitch, simd.lanes(d)):
+            for i in range(phase * t.size, phase * t.size + used, simd.lanes(d)):
                 simd.store(values, i, raised(simd.load(d, values, i), p))
         sum_tile(d, values, offsets, h, w, t, used)
 
     @inline
-    def finish(values, positions, t, at, line, column, outputs, more):
+    def finish(values, positions, at, number, out, column, outputs, more):
         """Take the roots of a row of sums."""
         d, _, _, _, p = more
         for i in range(0, outputs, simd.lanes(d)):

@@ -80,8 +80,8 @@ def plan(a, phase, unit, step, offsets, steps, taps, reaches, first):
 @inline
 def reduce(values, positions, t, used, careful, more):
     """Run all passes: those across for each phase of rows, then those down, then the one through the slices."""
-    d, dp, offsets, steps, taps, reaches, across, passes, _, _, _ = more
-    at, count = 0, used * t.pitch
+    d, dp, offsets, steps, taps, reaches, across, passes, _, _, _, _ = more
+    at, count = 0, used
     for i in range(passes + (t.slices > 1)):
         count -= reaches[i]
         here, added = simd.offset(offsets, at), simd.offset(steps, at)
@@ -95,18 +95,25 @@ def reduce(values, positions, t, used, careful, more):
 
 
 @inline
-def finish(values, positions, t, at, line, column, outputs, more):
+def first_place(a, output):
+    """Return the first place inside of a window, which is not behind the padding in most: so these divide nothing."""
+    outside = a.before - output * a.stride
+    return ceil_div(outside, a.dilation) if outside > 0 else 0
+
+
+@inline
+def finish(values, positions, at, number, out, column, outputs, more):
     """Where even the maximum is the lowest value, as padding is, name the window's first element."""
-    d, _, _, _, _, _, _, _, z, h, w = more
+    d, dp, _, _, _, _, _, _, firsts, z, h, w = more
     if positions is not None:
-        deep = max(0, ceil_div(z.before - line // h.output * z.stride, z.dilation))
-        row = deep * h.places + max(0, ceil_div(h.before - line % h.output * h.stride, h.dilation))
-        count = outputs if row > 0 else min(outputs, ceil_div(w.before, w.stride) - column)
-        for i in range(count):
-            simd.rolled()
-            if values[at + i] == simd.lowest(d):
-                start = (column + i) * w.stride - w.before
-                positions[at + i] = row * w.places + max(0, ceil_div(-start, w.dilation))
+        row = first_place(z, number) * h.places + first_place(h, out)
+        end = at + (outputs if row > 0 else min(outputs, ceil_div(w.before, w.stride) - column))
+        row_at, lowest = simd.splat(dp, row * w.places), simd.splat(d, simd.lowest(d))
+        for i in range(at, end, simd.lanes(d)):
+            first_at = row_at + simd.load(dp, firsts, column + i - at)
+            found_at = simd.load(dp, positions, i)
+            found_at = simd.select(simd.load(d, values, i) == lowest, first_at, found_at)
+            simd.store_before(positions, i, found_at, end)
 
 
 @kernel(writes=2)
@@ -130,6 +137,10 @@ def max_pool_large(start, stop, geometry, x, y, argmax):
         simd.rolled()
         offsets[planned + k], steps[planned + k] = k * t.slice_size, k * h.places * w.places
     taps[passes] = t.slices
-    more = (d, dp, offsets, steps, taps, reaches, across, passes, z, h, w)
+    first_scratch = simd.scratch(dp, 0 if argmax is None else w.output + simd.lanes(d))
+    firsts = simd.pointer(first_scratch)
+    for i in range(0 if argmax is None else w.output):
+        firsts[i] = first_place(w, i)
+    more = (d, dp, offsets, steps, taps, reaches, across, passes, firsts, z, h, w)
     sweep(start, stop, z, h, w, t, d, x, y, argmax, simd.lowest(d), reduce, finish, simd.nans(d), more)
-    simd.keep((plans, passes_of))
+    simd.keep((plans, passes_of, first_scratch))

@@ -35,19 +35,27 @@ class Tile(NamedTuple):
 
     outputs: int  # of a row, at most
     rows: int  # of a phase
-    pitch: int  # places of a row
+    pitch: int  # places from one row to the next
+    span: int  # places of a row, of which the last ones may be the next row's first: where both are padding
     size: int  # of a phase, with room for vectors that run over its end
     row_phases: int
     column_phases: int
     slices: int  # of the input, of which those that a window has are side by side in scratch
     slice_size: int
     extra: int  # rows that a plane has beyond its output rows
+    shared: int  # of them, rows that are the next plane's first, too
 
 
 @inline
 def phases(a):
     """Return how many phases of an axis windows meet: where these do not overlap, not all."""
     return min(a.stride, (a.kernel - 1) * a.dilation + 1)
+
+
+@inline
+def shared(a, places):
+    """Return how many places of padding at the end of an axis of so many are at its start, too."""
+    return max(0, min(a.before // a.stride, places - ceil_div(a.before + a.input, a.stride)))
 
 
 @inline
@@ -63,12 +71,13 @@ def tile(z, h, w, rows, lanes, arrays):
     # Rows are cut where so few of them are too much, into parts as long.
     outputs = min(w.output, max(256, MOST // (arrays * item * count * least) - more))
     outputs = ceil_div(w.output, ceil_div(w.output, outputs))
-    pitch = outputs + more
+    span = outputs + more
+    pitch = span - (shared(w, span) if outputs == w.output else 0)
     height = min(max(BYTES // (item * count * pitch), least), rows * (extra + 1))
-    size = height * pitch + SHARED * lanes
-    return Tile(
-        outputs, height, pitch, size, row_phases, column_phases, z.kernel, row_phases * column_phases * size, extra
-    )
+    size = height * pitch + (span - pitch) + SHARED * lanes
+    slice_size = row_phases * column_phases * size
+    rows_shared = shared(h, h.output + extra)
+    return Tile(outputs, height, pitch, span, size, row_phases, column_phases, z.kernel, slice_size, extra, rows_shared)
 
 
 @inline
@@ -88,14 +97,14 @@ def lay_row(d, x, offset, first, last, padding, stride, t, into, at, nan):
     lanes = simd.lanes(d)
     if stride == 1:
         other = simd.splat(d, padding)
-        for i in range(0, t.pitch, lanes):
+        for i in range(0, t.span, lanes):
             simd.rolled()
             v = simd.load_or(other, x, offset + i, first - i, last - i)
             simd.store(into, at + i, v)
             nan = nan | simd.is_nan(v)
     elif stride == 2:
         other2 = simd.splat(simd.widened(d, 2), padding)
-        for i in range(0, t.pitch, lanes):
+        for i in range(0, t.span, lanes):
             simd.rolled()
             v2 = simd.load_or(other2, x, offset + 2 * i, first - 2 * i, last - 2 * i)
             a, b = simd.every(d, v2, 2, 0), simd.every(d, v2, 2, 1)
@@ -106,12 +115,12 @@ def lay_row(d, x, offset, first, last, padding, stride, t, into, at, nan):
     else:
         # One by one: strides this large are rare.
         for phase in range(t.column_phases):
-            for i in range(t.pitch):
+            for i in range(t.span):
                 simd.rolled()
                 column = i * stride + phase
                 inside = first <= column < last
                 into[at + phase * t.size + i] = simd.load_scalar(x, offset + column) if inside else padding
-            for i in range(at + phase * t.size, at + phase * t.size + t.pitch, lanes):
+            for i in range(at + phase * t.size, at + phase * t.size + t.span, lanes):
                 simd.rolled()
                 nan = nan | simd.is_nan(simd.load(d, into, i))
     return nan
@@ -126,7 +135,7 @@ def lay(d, x, plane, row_step, z, h, w, t, number, out, count, column, padding, 
     start = column * w.stride - w.before
     first = max(0, -start)
     # No further than the tile's windows reach: columns beyond are not ours to wait for.
-    last = max(first, min(w.input - start, (t.pitch - 1) * w.stride + t.column_phases))
+    last = max(first, min(w.input - start, (t.span - 1) * w.stride + t.column_phases))
     for k in range(t.slices):
         deep = number * z.stride - z.before + k * z.dilation
         y = out * h.stride - h.before
@@ -139,7 +148,7 @@ def lay(d, x, plane, row_step, z, h, w, t, number, out, count, column, padding, 
                         nan = lay_row(d, x, source, first, last, padding, w.stride, t, into, at, nan)
                     else:
                         for i in range(t.column_phases):
-                            fill(d, into, at + i * t.size, t.pitch, simd.splat(d, padding))
+                            fill(d, into, at + i * t.size, t.span, simd.splat(d, padding))
                 y += 1
                 source += row_step
     return nan
@@ -161,8 +170,8 @@ def sweep(start, stop, z, h, w, t, d, x, y, argmax, padding, reduce, finish, nan
     """Tile the output rows from start to stop: lay, reduce, finish, and write.
 
     `reduce(values, positions, t, used, careful, more)` puts outputs where the first elements of their windows were,
-    in `used` rows of phase 0; `finish(values, positions, t, at, line, column, outputs, more)` is called for each row
-    of outputs, which is at values[at:], and is row `line` of its plane, from `column` on.
+    in phase 0, of which so many places are `used`; `finish(values, positions, at, number, out, column, outputs, more)`
+    is called for each row of outputs, which is at values[at:], and is row `out` of slice `number`, from `column` on.
     """
     dp = simd.position_tag(d, argmax)
     source = layout(x)
@@ -182,7 +191,8 @@ def sweep(start, stop, z, h, w, t, d, x, y, argmax, padding, reduce, finish, nan
                 break
             count = min(count, room)
             rows += count
-            used += count + t.extra
+            used += count + t.extra - t.shared
+        used = (used + t.shared) * t.pitch + t.span - t.pitch
         for column in range(0, w.output, t.outputs):
             outputs = min(t.outputs, w.output - column)
             nan = simd.is_nan(simd.splat(d, padding))
@@ -196,21 +206,20 @@ def sweep(start, stop, z, h, w, t, d, x, y, argmax, padding, reduce, finish, nan
                     values, row, nan,
                 )  # fmt: skip
                 done += count
-                row += count + t.extra
+                row += count + t.extra - t.shared
             reduce_tile(reduce, values, positions, t, used, nans, simd.any_lane(nan), more)
             done, row = 0, 0
             while done < rows:
-                out = (block + done) % h.output
+                number, out = (block + done) // h.output % z.output, (block + done) % h.output
                 count = min(h.output - out, rows - done)
                 for r in range(count):
                     at, offset = (row + r) * t.pitch, (block + done + r) * w.output + column
-                    line = (block + done + r) % (z.output * h.output)
-                    finish(values, positions, t, at, line, column, outputs, more)
+                    finish(values, positions, at, number, out + r, column, outputs, more)
                     copy(d, values, at, outputs, result, offset)
                     if argmax is not None:
                         copy(dp, positions, at, outputs, result_at, offset)
                 done += count
-                row += count + t.extra
+                row += count + t.extra - t.shared
         block += rows
     simd.keep((values_scratch, positions_scratch))
 
