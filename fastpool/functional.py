@@ -29,6 +29,7 @@ from fastpool.kernels import (
     slide,
     unpool,
     whole,
+    wide,
 )
 from fastpool.kernels import indices as positions
 from fastpool.kernels.launch import Bound, Given, Kernel
@@ -1388,7 +1389,7 @@ def _ordinary(w: AdaptiveWindow, trailing: tuple[int, ...]) -> bool:
     """Whether the windows are those of an ordinary pooling, and so small that its kernels are faster."""
     if _by_pixels(trailing):
         return w.divides and w.taps <= 4
-    return w.divides and (prod(w.output) == 1 or w.kernel_size[-1] <= rows.WIDEST)
+    return w.divides and (prod(w.output) == 1 or w.kernel_size[-1] <= wide.ROOM)
 
 
 def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:
@@ -1467,6 +1468,7 @@ class _Kernels:
 
     whole: Kernel
     slide: Callable[[], Kernel]
+    wide: Callable[[], Kernel]
     flat: Callable[..., Kernel]
     small: Callable[..., Kernel]
     large: Kernel
@@ -1478,6 +1480,7 @@ class _Kernels:
 _MAXIMA = _Kernels(
     whole.max_pool_whole,
     slide.max_pool_slide,
+    wide.max_pool_wide,
     flat.max_pool_flat,
     max_pool.max_pool,
     max_pool_large.max_pool_large,
@@ -1488,6 +1491,7 @@ _MAXIMA = _Kernels(
 _AVERAGES = _Kernels(
     whole.avg_pool_whole,
     slide.avg_pool_slide,
+    wide.avg_pool_wide,
     flat.avg_pool_flat,
     avg_pool.avg_pool,
     avg_pool.avg_pool_large,
@@ -1600,12 +1604,14 @@ def _planned(
         chosen = kernels.slide()
     elif prod(shape) >= FLATTENED and flat.suits(w):
         chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
-    elif rows.suits(w):
+    elif rows.suits(w, wanted):
         many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
         kept = rows.keeps(w)
         deep = ndim == 3 and not kept
         overlap = {"overlap": True} if wanted and not deep and not long and w.rows_overlap else {}
         chosen = kernels.small(stride, many, deep, kept, long, **overlap)
+    elif stride > 2:
+        chosen = kernels.wide()
     else:
         chosen = kernels.large
     pooled = leading + w.output + trailing

@@ -30,8 +30,8 @@ from fastpool.window import Window
 
 #: The widest windows, and distances between windows, that shuffles are written for.
 WIDEST, FURTHEST = 8, 8
-#: Windows of so many rows, and twice as many rows and columns, are high.
-HIGH = 8
+#: Windows of so many rows, and twice as many rows and columns, are high; so many places, up to two apart, are many.
+HIGH, MANY = 8, 40
 #: Rows of so many outputs are long.
 LONG = 256
 #: Groups have about so many bytes.
@@ -63,10 +63,12 @@ def high(w: Window) -> bool:
     return len(w.input) == 2 and w.stride[0] == 1 and w.kernel_size[0] >= HIGH and sum(w.kernel_size) >= 2 * HIGH
 
 
-def suits(w: Window) -> bool:
-    """Return whether the kernels work for these windows, and are the fastest."""
+def suits(w: Window, wanted: bool) -> bool:
+    """Return whether the kernels work for these windows, and are the fastest; positions of maxima may be wanted."""
     kernel, stride, dilation = w.in_row
-    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and not high(w) and (not keeps(w) or fits(w))
+    many = wanted and len(w.input) == 2 and w.taps >= MANY and max(w.stride) <= 2
+    slow = high(w) or many  # where each row is reduced across for every window that has it
+    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and not slow and (not keeps(w) or fits(w))
 
 
 def vectors(stride: int, span: int) -> int:
