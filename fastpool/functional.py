@@ -59,7 +59,7 @@ SHORT = 32
 #: Whole planes of fewer elements fill no vector.
 WHOLE = 8
 #: Of windows side by side, up to so many elements are put together in cache.
-PATCH = 64
+PATCH = 1 << 12
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
 #: Up to so many channels are one by one in lists of targets, so many are routed, and pixels of no fewer asked for them.
