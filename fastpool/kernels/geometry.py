@@ -54,11 +54,13 @@ def ceil_div(a, b):
 @inline
 def places_inside(a, start):
     """Return the first place, of a window from `start` on, that is an element, and the one past the last."""
-    if start >= 0 and start + (a.kernel - 1) * a.dilation < a.input:  # spares two divisions
+    first, last = -start, a.input - start
+    if first <= 0 and (a.kernel - 1) * a.dilation < last:  # as for most, of which nothing waits for this
         return 0, a.kernel
-    first = max(0, ceil_div(-start, a.dilation))
-    last = min(a.kernel, ceil_div(a.input - start, a.dilation))
-    return first, max(first, last)
+    if a.dilation > 1:  # divisions take long, where windows are small
+        first, last = ceil_div(first, a.dilation), ceil_div(last, a.dilation)
+    first = max(0, first)
+    return first, max(first, min(a.kernel, last))
 
 
 @inline
