@@ -1198,7 +1198,7 @@ def _adaptive_avg_pool_backward(
     """
     dy, shape, w = arguments.adaptive_gradient_arguments(dy, input_shape, ndim, data_format)
     trailing = shape[-1:] if data_format == "channels_last" else ()
-    if w.divides and _by_pixels(trailing):
+    if w.divides and (_by_pixels(trailing) or prod(w.output) == 1):
         return _avg_pool_backward(ndim, dy, shape, w.kernel_size, data_format=data_format, out=out)
     dx = arguments.result(out, shape, arguments.float_dtype(dy), dy)
     share = arguments.wide(arguments.as_float(dy))
@@ -1652,7 +1652,9 @@ def _scatterings(
     channels = prod(trailing)
     asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 4 * OVERLAP) * prod(w.stride)
     small = contiguous and _small(w, shape, channels)
-    if channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
+    if channels == 1 and w.whole:
+        kernel = whole.max_pool_whole_backward
+    elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
     elif _in_route(w, channels):
         kernel = pairs.route(_by_pixels(trailing))
@@ -1683,6 +1685,9 @@ def _sharing(
     *numbers, data_format = of_window
     _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
     w = window(spatial, *numbers, elements=True, source="input_shape")
+    if w.whole and not _by_pixels(trailing):
+        kernel = whole.avg_pool_whole_backward
+        return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
     fits = all(k <= n for k, n in zip(w.kernel_size, w.input))  # for windows are as long as they are, turned around
     if max(*w.stride, *w.dilation) == 1 and fits and _uniform(w, *divisors):
         # An element is in as many windows as a window has elements: what they give to it is again an average.

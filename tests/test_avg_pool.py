@@ -199,6 +199,17 @@ def test_wide_kernels(implementation, window, dtype):
     check_back(implementation, gradient(shape, dtype, **window), shape, **window)
 
 
+@pytest.mark.parametrize("stride", [3, 4, 7, 8, 16, 20, 33])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_backward_of_windows_side_by_side(implementation, stride, dtype):
+    # With elements between windows and behind the last one, and a last one that hangs over the end.
+    for kernel, ceil_mode in ((stride, True), (stride, False), (stride - 1, False), (1, True)):
+        for width in (kernel, 2 * stride + 1, 3 * stride, 5 * stride - 1, 70):
+            window = {"kernel_size": (2, kernel), "stride": (3, stride), "ceil_mode": ceil_mode}
+            shape = (2, 8, width)
+            check_back(implementation, gradient(shape, dtype, **window), shape, **window)
+
+
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("width", [2049, 4101])
 def test_long_rows(width, window):

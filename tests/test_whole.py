@@ -1,15 +1,18 @@
 """Windows that are whole planes: one run of elements each, or rows that do not follow each other."""
 
+import numba
 import numpy as np
 import pytest
-from helpers import FLOATS, and_magnitude, near, same_values, terms
+from helpers import FLOATS, and_magnitude, near, same_bits, same_values, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
 from fastpool import reference
+from fastpool.kernels import whole
 from fastpool.testing import strategies
 from fastpool.testing.arrays import laid_out, random_array
+from fastpool.window import window
 
 
 def compare(x, ndim, kind="random"):
@@ -28,6 +31,45 @@ def compare(x, ndim, kind="random"):
         expected, magnitude = getattr(reference, f"avg_pool{ndim}d")(and_magnitude(x), kernel_size)
     for y in (getattr(fastpool, f"avg_pool{ndim}d")(x, kernel_size), fastpool.global_avg_pool(x, ndim)):
         near(y, expected, magnitude, terms(y.dtype, kernel_size))
+
+
+def compare_backward(dy, spatial):
+    """Compare the gradients of maxima and averages, of as many planes as dy has elements, with the reference's."""
+    ndim = len(spatial)
+    shape = (*dy.shape[:-ndim], *spatial)
+    argmax = np.random.default_rng(0).integers(0, np.prod(spatial), dy.shape)
+    name = f"max_pool{ndim}d_backward"
+    same_bits(*(getattr(m, name)(dy, argmax, shape, spatial) for m in (fastpool, reference)))
+    if dy.dtype.kind == "f":
+        for name, size in ((f"avg_pool{ndim}d_backward", (spatial,)), (f"adaptive_avg_pool{ndim}d_backward", ())):
+            dx, expected = (getattr(m, name)(dy, shape, *size) for m in (fastpool, reference))
+            near(dx, expected, np.abs(expected), 1)
+
+
+@given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i2"]), strategies.input_layouts)
+@settings(max_examples=300)
+def test_any_backward(data, ndim, dtype, layout):
+    spatial = data.draw(st.tuples(*[st.integers(1, {1: 300, 2: 20, 3: 7}[ndim])] * ndim))
+    shape = (*data.draw(st.lists(st.integers(1, 4), max_size=2)), *[1] * ndim)
+    compare_backward(laid_out(data.draw(strategies.arrays(shape, dtype, st.just("random"))), layout), spatial)
+
+
+@pytest.mark.parametrize("spatial", [(7, 7), (5, 33), (300, 17)])
+def test_ranges_that_begin_amid_a_plane(spatial):
+    dy = random_array((1, 5, 1, 1), "f4")
+    w = window(spatial, spatial, 1, 0, 1)
+    argmax = np.arange(5, dtype=w.argmax_dtype).reshape(dy.shape) * (np.prod(spatial) // 5)
+    shape = (1, 5, *spatial)
+    maxima, averages, divisor = np.empty(shape, "f4"), np.empty(shape, "f4"), np.full((1, 1, 1, 1), 3, "f4")
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    try:
+        whole.max_pool_whole_backward(5 * spatial[0], 1 << 40, w.geometry, dy, argmax.astype(w.argmax_dtype), maxima)
+        whole.avg_pool_whole_backward(5 * spatial[0], 1 << 40, w.geometry, dy, divisor, divisor, averages)
+    finally:
+        numba.set_num_threads(before)
+    same_bits(maxima, reference.max_pool2d_backward(dy, argmax, shape, spatial))
+    same_bits(averages, np.broadcast_to(dy / np.float32(9), shape))
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i1"]), strategies.input_layouts)

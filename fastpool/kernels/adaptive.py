@@ -318,18 +318,23 @@ def adaptive_indices(start, stop, geometry, argmax, indices):
     positions, result = simd.pointer(argmax), simd.pointer(indices)
     firsts, lasts = simd.pointer(table), simd.pointer(table[1])
     below = rows_below(z, h)
+    # A half is more than what these products may be off by, and no division is as fast.
+    by_width, by_height = 1.0 / w.places, 1.0 / h.places
     into = start * w.output * channels
     rows_out = z.output * h.output
-    for row in range(start, stop):
-        plane, out = row // rows_out, row % rows_out
+    plane, out = start // rows_out, start % rows_out
+    for _ in range(start, stop):
         front, slices, top, rows = below[0, out], below[1, out], below[2, out], below[3, out]
         at = plane_offset(source, plane) + out * source.row_step
+        out += 1
+        if out == rows_out:
+            plane, out = plane + 1, 0
         for window in range(w.output):
             for i in range(window * channels, (window + 1) * channels):
                 k = np.int64(positions[at + i])
-                line = k // w.places
+                line = np.int64((k + 0.5) * by_width)
                 column = firsts[window] + k - line * w.places
-                deep = line // h.places if z.places > 1 else 0
+                deep = np.int64((line + 0.5) * by_height) if z.places > 1 else 0
                 line -= deep * h.places
                 inside = k >= 0 and deep < slices and line < rows and column < lasts[window]
                 result[into] = ((front + deep) * h.input + top + line) * w.input + column if inside else -1

@@ -231,6 +231,28 @@ def add_lines(d, gradients, source, base, lines, met, w, by_row, by_column, give
         simd.store_before(given, margin + i, total / share, margin + w.output)
 
 
+@inline
+def spread(d, given, at, w, result, into, limit):
+    """Write what each window of a row gives to all of its elements, which are in no other: a vector and more for each.
+
+    Vectors run over what follows, which is written next.
+    """
+    lanes, zero = simd.lanes(d), simd.splat(d, 0)
+    end = into + w.input
+    for i in range(w.output):
+        v = simd.splat(d, given[at + i])
+        for k in range(into, into + w.kernel, lanes):
+            simd.rolled()
+            simd.store_before(result, k, v, limit)
+        for k in range(into + w.kernel, into + w.stride, lanes):
+            simd.rolled()
+            simd.store_before(result, k, zero, limit)
+        into += w.stride
+    for k in range(into, end, lanes):
+        simd.rolled()
+        simd.store_before(result, k, zero, limit)
+
+
 @kernel()
 def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     """Compute the rows of dx (N, C, D * H, W) from start to stop, counted over its planes.
@@ -269,6 +291,7 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     lines, slices = simd.pointer(lines_table), simd.pointer(slices_table)
     repeats_table = np.empty(BAND, np.int64)
     repeats = simd.pointer(repeats_table)
+    apart = w.before == 0 and w.kernel <= w.stride > 2 and (w.dilation == 1 or w.kernel == 1)
     row = start
     while row < stop:
         y, base = row % h.input, plane_offset(source, row // h.input // z.input)
@@ -288,14 +311,17 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
                 count += 1
             row = first
             for r in range(count):
-                for phase in range(w.stride):
+                if apart:
+                    spread(d, given, r * size + margin, w, result, row * w.input, stop * w.input)
+                for phase in range(0 if apart else w.stride):
                     for i in range(0, places, lanes):
                         total = simd.splat(d, 0)
                         for k in range(ends[phase], ends[phase + 1]):
                             simd.rolled()
                             total = total + simd.load(d, given, r * size + i + shifts[k])
                         simd.store(sums, phase * pitch + i, total)
-                deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
+                if not apart:
+                    deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
                 copied = 1
                 while copied < repeats[r]:
                     more = min(copied, repeats[r] - copied)

