@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+from hypothesis import strategies as st
 
 from fastpool import reference
 from fastpool.testing.arrays import LAYOUTS
@@ -157,3 +158,14 @@ def same_result(found, expected):
         same_values(found, expected)
     else:
         assert found == expected
+
+
+def few_numbers(data, shape):
+    """Draw an array in which many are equal, of vectors' dtypes, some of it NaN or an infinity."""
+    dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1", "i2"])))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = rng.integers(0 if dtype.kind == "u" else -5, 6, shape).astype(dtype)
+    if dtype.kind == "f":
+        special = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+        x[rng.random(shape) < data.draw(st.sampled_from([0, 0.02, 0.5, 0.9]))] = special
+    return x

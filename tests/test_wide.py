@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from helpers import and_magnitude, near, planes, same_bits, same_values, terms
+from helpers import and_magnitude, few_numbers, near, planes, same_bits, same_values, terms
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,12 +70,7 @@ def test_all_together(data):
         window(shape[2:], *parameters, elements=True)
     except ValueError:  # a window that does not fit, or of nothing but padding
         return
-    dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1", "i2"])))
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    x = rng.integers(0 if dtype.kind == "u" else -5, 6, shape).astype(dtype)
-    if dtype.kind == "f":
-        special = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-        x[rng.random(shape) < data.draw(st.sampled_from([0, 0.02, 0.9]))] = special
+    x = few_numbers(data, shape)
     compare(laid_out(x, data.draw(st.sampled_from(INPUT_LAYOUTS))), *parameters)
 
 
