@@ -140,6 +140,23 @@ def test_volumes_of_one_slice(plane, arguments):
     near(fastpool.avg_pool3d(x, **arguments), *reference.avg_pool3d(and_magnitude(x), **arguments), 3 + 2 + 3)
 
 
+@pytest.mark.parametrize("width", [(3, 1), (9, 1), (9, 3), (3, 2)])
+@pytest.mark.parametrize("before", range(9))
+def test_one_slice_amid_padding(width, before):
+    """Which place of its windows the only slice is, depends on the dilation."""
+    x = random_array((2, 1, 9, 40), np.float32)
+    for dilation in (1, 2, 4):
+        if before % dilation == 0:
+            kernel, stride = (9 // dilation + 1, 2, width[0]), (1, 1, width[1])
+            reach = kernel[0] * dilation - dilation
+            padding = ((before, reach - before), (0, 0), (0, 0))
+            arguments = (x, kernel, stride, padding, (dilation, 1, 1))
+            expected, positions = reference.max_pool3d(*arguments, return_argmax=True)
+            y, argmax = fastpool.max_pool3d(*arguments, return_argmax=True)
+            same_values(y, expected)
+            same_values(argmax, positions)
+
+
 @given(pools())
 @settings(max_examples=70)
 def test_max_backward(case):

@@ -46,7 +46,7 @@ def test_widths(kernel):
 
 
 @pytest.mark.parametrize("width", [2047, 2048, 2049, 5000, 40_000])
-@pytest.mark.parametrize(("kernel", "stride"), [(16, 16), (12, 4), (9, 9), (31, 5), (2048, 1024), (3001, 9)])
+@pytest.mark.parametrize(("kernel", "stride"), [(16, 16), (12, 4), (9, 9), (31, 5), (2048, 1024), (3001, 900)])
 def test_long_rows(width, kernel, stride):
     if kernel <= width:
         compare(planes((width,), width), (kernel,), (stride,), ((kernel // 2, kernel // 2),))

@@ -103,8 +103,8 @@ def window_slices(source, z, rows, plane):
 
     Slices have so many rows. Of planes, there is one.
     """
-    if z.input == z.output == 1:  # spares divisions, which small planes take longer for than for all else
-        return plane_offset(source, plane), z.before, 1
+    if z.input == z.output == 1 and z.before == 0:  # spares divisions, which take longer than all else of small planes
+        return plane_offset(source, plane), 0, 1
     start = plane % z.output * z.stride - z.before
     near, far = places_inside(z, start)
     first = (start + near * z.dilation) * rows
