@@ -182,9 +182,9 @@ def test_out(layout, form, size):
         assert surroundings(out) == around
 
 
-@pytest.mark.parametrize("size", [(3, 4), (2, 5)], ids=str)
+@pytest.mark.parametrize("size", [(3, 4), (2, 5), (4, 10)], ids=str)
 @pytest.mark.parametrize("form", [{}, LAST], ids=["first", "last"])
-@pytest.mark.parametrize("wrong", [-1, -(2**40), 2**40, "taps"])
+@pytest.mark.parametrize("wrong", [-1, -(2**40), 2**40, 2**63 - 1, "taps"])
 def test_an_argmax_outside_of_the_largest_window(implementation, form, size, wrong):
     x = random_array((2, 3, 6, 10), np.float64) if not form else random_array((2, 6, 10, 3), np.float64)
     y, argmax = implementation.adaptive_max_pool2d(x, size, return_argmax=True, **form)

@@ -318,8 +318,8 @@ def adaptive_indices(start, stop, geometry, argmax, indices):
     positions, result = simd.pointer(argmax), simd.pointer(indices)
     firsts, lasts = simd.pointer(table), simd.pointer(table[1])
     below = rows_below(z, h)
-    # A half is more than what these products may be off by, and no division is as fast.
-    by_width, by_height = 1.0 / w.places, 1.0 / h.places
+    # Of a position in a window, a half is more than what these products may be off by, and no division is as fast.
+    by_width, by_height, taps = 1.0 / w.places, 1.0 / h.places, z.places * h.places * w.places
     into = start * w.output * channels
     rows_out = z.output * h.output
     plane, out = start // rows_out, start % rows_out
@@ -336,7 +336,7 @@ def adaptive_indices(start, stop, geometry, argmax, indices):
                 column = firsts[window] + k - line * w.places
                 deep = np.int64((line + 0.5) * by_height) if z.places > 1 else 0
                 line -= deep * h.places
-                inside = k >= 0 and deep < slices and line < rows and column < lasts[window]
+                inside = 0 <= k < taps and deep < slices and line < rows and column < lasts[window]
                 result[into] = ((front + deep) * h.input + top + line) * w.input + column if inside else -1
                 into += 1
     simd.keep((table,))
