@@ -1464,11 +1464,11 @@ def _by_pixels(trailing: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
 class _Kernels:
-    """The kernels of an operation: for whole planes, windows one apart, other small ones, all others, and pixels."""
+    """The kernels of an operation: of whole planes, of high windows, wide, one apart, small, all others, of pixels."""
 
     whole: Kernel
-    slide: Callable[[], Kernel]
-    wide: Callable[[], Kernel]
+    slide: Kernel
+    wide: Kernel
     flat: Callable[..., Kernel]
     small: Callable[..., Kernel]
     large: Kernel
@@ -1601,7 +1601,7 @@ def _planned(
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
     elif prod(shape) >= FLATTENED and slide.suits(w):
-        chosen = kernels.slide()
+        chosen = kernels.slide
     elif prod(shape) >= FLATTENED and flat.suits(w):
         chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
     elif rows.suits(w, wanted):
@@ -1611,7 +1611,7 @@ def _planned(
         overlap = {"overlap": True} if wanted and not deep and not long and w.rows_overlap else {}
         chosen = kernels.small(stride, many, deep, kept, long, **overlap)
     elif stride > 2:
-        chosen = kernels.wide()
+        chosen = kernels.wide
     else:
         chosen = kernels.large
     pooled = leading + w.output + trailing

@@ -125,8 +125,8 @@ def test_groups_of_high_windows_are_cut(height, width, dilation):
     before = numba.get_num_threads()
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
     try:
-        slide.max_pool_slide()(x.size // width, 1 << 40, w.geometry, x, y, argmax)
-        slide.avg_pool_slide()(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
+        slide.max_pool_slide(x.size // width, 1 << 40, w.geometry, x, y, argmax)
+        slide.avg_pool_slide(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
     finally:
         numba.set_num_threads(before)
     expected = reference.max_pool2d(x, 9, 1, padding, dilation, return_argmax=True)

@@ -34,7 +34,7 @@ def taken(shape, kernel_size, stride, **others):
     """Whether such windows are taken by the kernels that are tested here."""
     args = (kernel_size, stride, 0, 1, False, "channels_first")
     plan = functional._planned(len(kernel_size), functional._MAXIMA, shape, np.dtype("f4"), False, None, args)
-    return plan.kernel is wide.max_pool_wide()
+    return plan.kernel is wide.max_pool_wide
 
 
 @pytest.mark.parametrize("kernel", range(9, 34))
@@ -85,8 +85,8 @@ def test_any_ranges_of_rows(height, width, stride):
     before = numba.get_num_threads()
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
     try:
-        wide.max_pool_wide()(y.size // shape[-1], 1 << 40, w.geometry, x, y, argmax)
-        wide.avg_pool_wide()(y.size // shape[-1], 1 << 40, w.geometry, x, *divisors, averages)
+        wide.max_pool_wide(y.size // shape[-1], 1 << 40, w.geometry, x, y, argmax)
+        wide.avg_pool_wide(y.size // shape[-1], 1 << 40, w.geometry, x, *divisors, averages)
     finally:
         numba.set_num_threads(before)
     expected = reference.max_pool2d(x, (3, 12), (2, stride), return_argmax=True)

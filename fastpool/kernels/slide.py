@@ -11,7 +11,6 @@ of 28 .3.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastpool.kernels import simd
@@ -19,7 +18,7 @@ from fastpool.kernels.avg_pool import add
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.flat import BAND, RUN, VECTORS, in_bands, sweep
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
-from fastpool.kernels.launch import Kernel
+from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import larger, outranks
 from fastpool.kernels.rows import high
 from fastpool.kernels.tile import fill
@@ -227,56 +226,46 @@ def divide(d, v, i, row, more):
     return v / (simd.load(d, widths, i) * simd.splat(d, heights[row]))
 
 
-@cache
-def max_pool_slide() -> Kernel:
-    """Return the kernel that does what `fastpool.kernels.max_pool.max_pool` does."""
-
-    @inline
-    def reduce(s, run, h, w, values, positions, careful, more):
-        """Take the maxima of windows."""
-        d, dp = more
-        passes(d, dp, s, run, h, w, values, positions, careful, first_largest, unchanged, None)
-
-    def body(start, stop, geometry, x, y, argmax):
-        """Pool the rows of x (A, B, H, W) from start to stop, counted over its planes."""
-        _, h, w = axes(geometry)
-        d = simd.widened(simd.tag(x), VECTORS)
-        dp = simd.position_tag(d, argmax)
-        s, arrays = scratch(h, w, d, dp, x.size, argmax is not None, simd.lowest(d))
-        sweep(
-            start, stop, ONE, ONE, h, w, d, simd.pointer(x), layout(x), s, simd.pointer(y), simd.pointer(argmax),
-            simd.nans(d), larger, reduce, (d, dp),
-        )  # fmt: skip
-        simd.keep(arrays)
-
-    body.__name__ = "max_pool_slide"
-    return Kernel(body, writes=2)
+@inline
+def take_maxima(s, run, h, w, values, positions, careful, more):
+    """Take the maxima of windows."""
+    d, dp = more
+    passes(d, dp, s, run, h, w, values, positions, careful, first_largest, unchanged, None)
 
 
-@cache
-def avg_pool_slide() -> Kernel:
-    """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
+@inline
+def average(s, run, h, w, values, positions, careful, more):
+    """Average windows."""
+    d, dp, shares = more
+    passes(d, dp, s, run, h, w, values, positions, careful, total, divide, shares)
 
-    @inline
-    def reduce(s, run, h, w, values, positions, careful, more):
-        """Average windows."""
-        d, dp, shares = more
-        passes(d, dp, s, run, h, w, values, positions, careful, total, divide, shares)
 
-    def body(start, stop, geometry, x, heights, widths, y):
-        """Average the windows of the rows of x from start to stop, counted over its planes."""
-        _, h, w = axes(geometry)
-        d = simd.widened(simd.tag(x), VECTORS)
-        dp = simd.position_tag(d, None)
-        s, arrays = scratch(h, w, d, dp, x.size, False, 0)
-        width_scratch = simd.scratch(d, w.input + simd.lanes(d))
-        fill(d, simd.pointer(width_scratch), 0, w.input, simd.splat(d, 1))  # for lanes behind a row, too, are divided
-        simd.copy(simd.pointer(width_scratch), 0, simd.pointer(widths), 0, w.input)
-        sweep(
-            start, stop, ONE, ONE, h, w, d, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, add, reduce,
-            (d, dp, (simd.pointer(heights), simd.pointer(width_scratch))),
-        )  # fmt: skip
-        simd.keep((arrays, width_scratch))
+@kernel(writes=2)
+def max_pool_slide(start, stop, geometry, x, y, argmax):
+    """Pool the rows of x (A, B, H, W) from start to stop, counted over its planes."""
+    _, h, w = axes(geometry)
+    d = simd.widened(simd.tag(x), VECTORS)
+    dp = simd.position_tag(d, argmax)
+    s, arrays = scratch(h, w, d, dp, x.size, argmax is not None, simd.lowest(d))
+    sweep(
+        start, stop, ONE, ONE, h, w, d, simd.pointer(x), layout(x), s, simd.pointer(y), simd.pointer(argmax),
+        simd.nans(d), larger, take_maxima, (d, dp),
+    )  # fmt: skip
+    simd.keep(arrays)
 
-    body.__name__ = "avg_pool_slide"
-    return Kernel(body, writes=1)
+
+@kernel()
+def avg_pool_slide(start, stop, geometry, x, heights, widths, y):
+    """Average the windows of the rows of x from start to stop, counted over its planes."""
+    _, h, w = axes(geometry)
+    d = simd.widened(simd.tag(x), VECTORS)
+    dp = simd.position_tag(d, None)
+    s, arrays = scratch(h, w, d, dp, x.size, False, 0)
+    width_scratch = simd.scratch(d, w.input + simd.lanes(d))
+    fill(d, simd.pointer(width_scratch), 0, w.input, simd.splat(d, 1))  # for lanes behind a row, too, are divided
+    simd.copy(simd.pointer(width_scratch), 0, simd.pointer(widths), 0, w.input)
+    sweep(
+        start, stop, ONE, ONE, h, w, d, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, add, average,
+        (d, dp, (simd.pointer(heights), simd.pointer(width_scratch))),
+    )  # fmt: skip
+    simd.keep((arrays, width_scratch))

@@ -10,13 +10,12 @@ Of maxima, columns are not come to in the order of positions: these are compared
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, places_inside
-from fastpool.kernels.launch import Kernel
+from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import outranks
 from fastpool.kernels.rows import window_slices
 from fastpool.kernels.slide import first_largest, load, store, total
@@ -228,41 +227,29 @@ def divided(d, dp, v, at, column, outputs, number, out, positions, more):
     return v / (width * simd.splat(d, heights[number * h.output + out])), at
 
 
-@cache
-def max_pool_wide() -> Kernel:
-    """Return the kernel that does what `fastpool.kernels.max_pool.max_pool` does."""
-
-    def body(start, stop, geometry, x, y, argmax):
-        """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
-        z, h, w = axes(geometry)
-        d = simd.widened(simd.tag(x), VECTORS)
-        dp = simd.position_tag(d, argmax)
-        s, arrays = scratch(w, d, dp, argmax is not None, simd.lowest(d))
-        sweep(
-            start, stop, z, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), simd.pointer(argmax),
-            simd.nans(d), first_largest, sooner, named, (s.firsts, z, h, w),
-        )  # fmt: skip
-        simd.keep(arrays)
-
-    body.__name__ = "max_pool_wide"
-    return Kernel(body, writes=2)
+@kernel(writes=2)
+def max_pool_wide(start, stop, geometry, x, y, argmax):
+    """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
+    z, h, w = axes(geometry)
+    d = simd.widened(simd.tag(x), VECTORS)
+    dp = simd.position_tag(d, argmax)
+    s, arrays = scratch(w, d, dp, argmax is not None, simd.lowest(d))
+    sweep(
+        start, stop, z, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), simd.pointer(argmax),
+        simd.nans(d), first_largest, sooner, named, (s.firsts, z, h, w),
+    )  # fmt: skip
+    simd.keep(arrays)
 
 
-@cache
-def avg_pool_wide() -> Kernel:
-    """Return the kernel that does what `fastpool.kernels.avg_pool.avg_pool` does."""
-
-    def body(start, stop, geometry, x, heights, widths, y):
-        """Average the windows of the output rows from start to stop, counted over all planes of x."""
-        z, h, w = axes(geometry)
-        d = simd.widened(simd.tag(x), VECTORS)
-        dp = simd.position_tag(d, None)
-        s, arrays = scratch(w, d, dp, False, 0)
-        sweep(
-            start, stop, z, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, total, total,
-            divided, (simd.pointer(heights), simd.pointer(widths), h),
-        )  # fmt: skip
-        simd.keep(arrays)
-
-    body.__name__ = "avg_pool_wide"
-    return Kernel(body, writes=1)
+@kernel()
+def avg_pool_wide(start, stop, geometry, x, heights, widths, y):
+    """Average the windows of the output rows from start to stop, counted over all planes of x."""
+    z, h, w = axes(geometry)
+    d = simd.widened(simd.tag(x), VECTORS)
+    dp = simd.position_tag(d, None)
+    s, arrays = scratch(w, d, dp, False, 0)
+    sweep(
+        start, stop, z, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), None, None, total, total,
+        divided, (simd.pointer(heights), simd.pointer(widths), h),
+    )  # fmt: skip
+    simd.keep(arrays)
