@@ -1048,15 +1048,17 @@ def _adaptive_max_pool_backward(
     if w.divides:
         side_by_side = window(w.input, w.kernel_size, None, 0, 1)
         return scattered(dy, checked_argmax(argmax, side_by_side), side_by_side, shape, dx, trailing)
-    indices = _adaptive_indices(argmax, w, trailing)
-    if not arguments.within(indices, prod(w.input)):
+    if argmax.dtype.kind == "i":
+        argmax = argmax.astype(np.uint64)  # negative ones are beyond any window
+    written, element = _contiguous(dx), _summed(dy.dtype)
+    given = (np.ascontiguousarray(dy).view(element), np.ascontiguousarray(argmax), written.view(element))
+    gradient, positions, target = (_planes(a, w, trailing) for a in given)
+    found = np.zeros((1, 1, 1, 1), np.uint8)
+    planes = prod(target.shape[:2]) if dx.size else 0
+    adaptive.find_misplaced(planes, argmax.nbytes, w.geometry, positions, found)
+    if found.any():
         raise arguments.argmax_error(w)
-    if trailing:  # positions in planes of pixels, each of so many channels
-        indices = indices * trailing[0] + np.arange(trailing[0])
-    written = _contiguous(dx)
-    element = _summed(dy.dtype)
-    gradient, elements, target = (_planes(a, w, trailing) for a in (dy.view(element), indices, written.view(element)))
-    adaptive.adaptive_max_pool_backward(prod(target.shape[:2]), dx.nbytes, w.geometry, gradient, elements, target)
+    adaptive.adaptive_max_pool_backward(planes, dx.nbytes, w.geometry, gradient, positions, target)
     return _finished(dx, written)
 
 
@@ -1401,9 +1403,7 @@ def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:
 
 
 def _adaptive_indices(argmax: Array, w: AdaptiveWindow, trailing: tuple[int, ...]) -> Array:
-    """Return positions in windows as positions in planes of x, and as -1 what is outside of its window."""
-    if argmax.dtype.kind == "i" or argmax.itemsize == 8:
-        argmax = argmax.astype(np.int64)
+    """Return positions in windows as positions in planes of x."""
     indices = np.empty(argmax.shape, np.int64)
     planes, written = _planes(argmax, w, trailing), _planes(indices, w, trailing)
     adaptive.adaptive_indices(prod(written.shape[:3]), indices.nbytes, w.geometry, planes, written)

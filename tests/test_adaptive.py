@@ -213,6 +213,25 @@ def test_an_argmax_outside_of_a_smaller_window(implementation, axis):
             implementation.adaptive_max_pool3d_backward(np.ones(output), argmax, tuple(shape))
 
 
+@pytest.mark.parametrize(
+    ("shape", "size", "form"),
+    [((9, 30000), 7, {}), ((2, 9000), 2501, {}), ((3, 70, 70), (50, 60), {}), ((900, 5, 7), (3, 4), {}),
+     ((2, 9, 9, 300), 4, LAST), ((7, 9, 6, 5, 33), (4, 4, 3), LAST), ((5, 4, 30, 41), (3, 7, 9), {})], ids=str,
+)  # fmt: skip
+def test_gradients_of_many_planes_and_of_parts_of_one(shape, size, form):
+    """Where windows start is listed for many at once; and large windows have too many places to list."""
+    ndim = len(shape) - 1 - len(form)
+    slow, fast = (of(module, "adaptive_max_poolNd_backward", ndim) for module in (reference, fastpool))
+    for dtype in (np.float32, np.float16):
+        x = random_array(shape, dtype, 0, "ties")
+        y, argmax = of(reference, "adaptive_max_poolNd", ndim)(x, size, return_argmax=True, **form)
+        dy = random_array(y.shape, dtype, 1)
+        same_bits(fast(dy, argmax, shape, **form), slow(dy, argmax, shape, **form))
+    argmax.reshape(-1)[-1] = adaptive_window(shape[1 : 1 + ndim], size).taps
+    with pytest.raises(ValueError, match="argmax has a position outside of its window"):
+        fast(dy, argmax, shape, **form)
+
+
 def test_positions_are_those_of_many_planes_of_one_window():
     """numpy.unravel_index is wrong for these shapes."""
     x = random_array((9000, 7), np.float32)

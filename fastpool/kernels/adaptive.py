@@ -6,7 +6,8 @@ are last by vectors again; else a wide window by vectors whose lanes are reduced
 narrow one column by column.
 
 An element is in the windows from floor(i * output / input) to ceil((i + 1) * output / input). So the sum of what it
-has of its windows' gradients is such a pooling itself, with input and output exchanged.
+has of its windows' gradients is such a pooling itself, with input and output exchanged. The gradient of a maximum is
+added to where its window starts, as is listed, and so much further as is listed for its place.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import outranks
+from fastpool.kernels.max_pool_backward import LOOKED_UP, SUMMED, put_sums
+from fastpool.kernels.pairs import clear
 
 #: Windows of so many columns are wide.
 WIDE = 8
+#: Of so many windows' gradients it is listed at once where they go.
+PIECE = 1 << 11
 
 
 @inline
@@ -39,6 +44,12 @@ def spans(a):
         if i + 1 < a.output and table[0, i] == table[0, i + 1] and table[1, i] == table[1, i + 1]:
             table[2, i] = table[2, i + 1]
     return table
+
+
+@inline
+def offset_of(k, h, w):
+    """Return how far place `k` of a window is from its first one."""
+    return ((k // w.places // h.places) * h.input + k // w.places % h.places) * w.input + k % w.places
 
 
 @inline
@@ -307,24 +318,20 @@ def adaptive_avg_pool(start, stop, geometry, x, heights, widths, y):
 
 @kernel()
 def adaptive_indices(start, stop, geometry, argmax, indices):
-    """Turn the rows of argmax (A, B, OD * OH, OW * channels) from start to stop into positions in planes.
-
-    What is outside of its window becomes -1.
-    """
+    """Turn the rows of argmax (A, B, OD * OH, OW * channels) from start to stop into positions in planes."""
     z, h, w = axes(geometry)
     table = spans(w)
     source = layout(argmax)
     channels = argmax.shape[3] // w.output
-    positions, result = simd.pointer(argmax), simd.pointer(indices)
-    firsts, lasts = simd.pointer(table), simd.pointer(table[1])
+    positions, result, firsts = simd.pointer(argmax), simd.pointer(indices), simd.pointer(table)
     below = rows_below(z, h)
     # Of a position in a window, a half is more than what these products may be off by, and no division is as fast.
-    by_width, by_height, taps = 1.0 / w.places, 1.0 / h.places, z.places * h.places * w.places
+    by_width, by_height = 1.0 / w.places, 1.0 / h.places
     into = start * w.output * channels
     rows_out = z.output * h.output
     plane, out = start // rows_out, start % rows_out
     for _ in range(start, stop):
-        front, slices, top, rows = below[0, out], below[1, out], below[2, out], below[3, out]
+        front, top = below[0, out], below[2, out]
         at = plane_offset(source, plane) + out * source.row_step
         out += 1
         if out == rows_out:
@@ -336,33 +343,129 @@ def adaptive_indices(start, stop, geometry, argmax, indices):
                 column = firsts[window] + k - line * w.places
                 deep = np.int64((line + 0.5) * by_height) if z.places > 1 else 0
                 line -= deep * h.places
-                inside = 0 <= k < taps and deep < slices and line < rows and column < lasts[window]
-                result[into] = ((front + deep) * h.input + top + line) * w.input + column if inside else -1
+                result[into] = ((front + deep) * h.input + top + line) * w.input + column
                 into += 1
     simd.keep((table,))
 
 
+@inline
+def piece_of(rows, length):
+    """Return how many rows of windows are listed at once: those of whole planes, of so many rows, or a part of one."""
+    if rows * length <= PIECE:
+        return PIECE // (rows * length) * rows
+    return max(1, PIECE // length)
+
+
+@inline
+def remainder(v, d, divisor, times):
+    """Return the remainders of a vector of what is less than so many times the divisor; of more, it says nothing.
+
+    Less than zero is more than any: integers are unsigned.
+    """
+    smallest = v
+    for k in range(1, times):
+        simd.rolled()
+        less = v + simd.splat(d, -k * divisor)
+        smallest = simd.select(smallest > less, less, smallest)
+    return smallest
+
+
 @kernel()
-def adaptive_max_pool_backward(start, stop, geometry, dy, indices, dx):
+def find_misplaced(start, stop, geometry, argmax, found):
+    """Set found[0] if, in the planes from start to stop, an argmax is outside of its window.
+
+    argmax is contiguous, (A, B, OD * OH, OW * channels), of unsigned integers. It is listed which column, row and slice
+    of the windows of a piece is the last, and compared by vectors.
+    """
+    z, h, w = axes(geometry)
+    d = simd.tag(argmax)
+    lanes = simd.lanes(d)
+    length, rows_out = argmax.shape[3], argmax.shape[2]
+    channels, piece = length // w.output, piece_of(rows_out, length)
+    positions = simd.pointer(argmax)
+    room = piece * length + lanes
+    scratch = simd.scratch(d, 3 * room)
+    columns, lines, places = simd.pointer(scratch), simd.pointer(scratch[room:]), simd.pointer(scratch[2 * room :])
+    table, below = spans(w), rows_below(z, h)
+    wrong = simd.splat(d, 0) > simd.splat(d, 0)
+    first, last = start * rows_out, stop * rows_out
+    for begin in range(first, last, piece):
+        rows = min(piece, last - begin)
+        if begin == first or rows_out > piece:
+            for row in range(rows):
+                out = (begin + row) % rows_out
+                line = (below[3, out] - 1) * w.places
+                place = (below[1, out] - 1) * h.places * w.places + line
+                for window in range(w.output):
+                    column = table[1, window] - table[0, window] - 1
+                    at = row * length + window * channels
+                    for i in range(at, at + channels):
+                        columns[i], lines[i], places[i] = column, line + column, place + column
+        for i in range(0, rows * length, lanes):
+            simd.rolled()
+            place = simd.load_between(d, positions, begin * length + i, 0, rows * length - i)
+            line = remainder(place, d, h.places * w.places, z.places)
+            column = remainder(line, d, w.places, h.places)
+            wrong = wrong | (place > simd.load(d, places, i))
+            wrong = wrong | (line > simd.load(d, lines, i)) | (column > simd.load(d, columns, i))
+    if simd.any_lane(wrong):
+        simd.pointer(found)[0] = 1
+    simd.keep((scratch, table))
+
+
+@kernel()
+def adaptive_max_pool_backward(start, stop, geometry, dy, argmax, dx):
     """Add the gradients of the planes from start to stop up, in the order of the windows.
 
-    dy is (A, B, OD * OH, OW * channels), and so are the indices, positions in planes of dx.
+    dy is (A, B, OD * OH, OW * channels), and so is argmax, all of whose positions are in their windows; all arrays are
+    contiguous. It is listed where the windows of a piece start, and how far from there each place of one is, if these
+    are not many. Halves are summed up in float32.
     """
+    z, h, w = axes(geometry)
     d = simd.tag(dy)
-    lanes = simd.lanes(d)
-    given, at = layout(dy), layout(indices)
-    size = dx.shape[2] * dx.shape[3]
-    sums_scratch = simd.scratch(d, size + lanes)
-    gradients, positions = simd.pointer(dy), simd.pointer(indices)
-    sums, result = simd.pointer(sums_scratch), simd.pointer(dx)
-    for plane in range(start, stop):
-        for i in range(0, size, lanes):
-            simd.store(sums, i, simd.splat(d, 0))
-        for row in range(dy.shape[2]):
-            source = plane_offset(given, plane) + row * given.row_step
-            chosen = plane_offset(at, plane) + row * at.row_step
-            for i in range(dy.shape[3]):
-                sums[positions[chosen + i]] += simd.load_scalar(gradients, source + i)
-        for i in range(0, size, lanes):
-            simd.store_before(result, plane * size + i, simd.load(d, sums, i), (plane + 1) * size)
-    simd.keep((sums_scratch,))
+    length, rows_out, size = dy.shape[3], dy.shape[2], dx.shape[2] * dx.shape[3]
+    channels, piece = length // w.output, piece_of(rows_out, length)
+    taps = z.places * h.places * w.places
+    table, below = spans(w), rows_below(z, h)
+    offsets_table, starts_table = np.empty(min(taps, LOOKED_UP), np.int64), np.empty(piece * length, np.int64)
+    offsets, starts = simd.pointer(offsets_table), simd.pointer(starts_table)
+    for k in range(offsets_table.size):
+        offsets[k] = offset_of(k, h, w) * channels
+    gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
+    many = max(1, min(piece // rows_out, SUMMED // size))
+    halves = simd.halves(result) is not None
+    sums_scratch = simd.scratch(d, many * size + simd.lanes(d) if halves else 0)
+    sums = simd.pointer(sums_scratch)
+    for plane in range(start, stop, many):
+        some = min(many, stop - plane)
+        to = simd.sums(simd.offset(result, plane * size), sums)
+        clear(d, to, 0, some * size)
+        for begin in range(0, some * rows_out, piece):
+            rows = min(piece, some * rows_out - begin)
+            if plane == start or rows_out > piece:
+                for row in range(rows):
+                    out = (begin + row) % rows_out
+                    line = (begin + row) // rows_out * size
+                    line += (below[0, out] * h.input + below[2, out]) * w.input * channels
+                    for window in range(w.output):
+                        at, into = row * length + window * channels, line + table[0, window] * channels
+                        for i in range(channels):
+                            starts[at + i] = into + i
+            g = simd.offset(gradients, (plane * rows_out + begin) * length)
+            a = simd.offset(positions, (plane * rows_out + begin) * length)
+            count = rows * length
+            bulk = count - count % 4 if taps <= LOOKED_UP else 0
+            for i in range(0, bulk, 4):
+                # Four are looked up before the first is written to: a load may wait for where earlier stores go.
+                k, m = starts[i] + offsets[a[i]], starts[i + 1] + offsets[a[i + 1]]
+                n, p = starts[i + 2] + offsets[a[i + 2]], starts[i + 3] + offsets[a[i + 3]]
+                to[k] += simd.load_scalar(g, i)
+                to[m] += simd.load_scalar(g, i + 1)
+                to[n] += simd.load_scalar(g, i + 2)
+                to[p] += simd.load_scalar(g, i + 3)
+            for i in range(bulk, count):
+                k = np.int64(a[i])
+                to[starts[i] + offset_of(k, h, w) * channels] += simd.load_scalar(g, i)
+        if halves:
+            put_sums(d, result, plane * size, sums, 0, some * size, False)
+    simd.keep((offsets_table, starts_table, table, sums_scratch))
