@@ -210,6 +210,16 @@ def test_the_backward_of_windows_side_by_side(implementation, stride, dtype):
             check_back(implementation, gradient(shape, dtype, **window), shape, **window)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 2, 0), (4, 3, 1), (5, 2, 2), (3, 5, 0)]
+)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_backward_of_many_small_planes_and_of_bands(dtype, kernel, stride, padding):
+    window = {"kernel_size": kernel, "stride": stride, "padding": padding, "count_include_pad": False}
+    for shape in ((150, 7, 7), (9, 14, 14), (400, 5, 5), (2, 300, 40)):
+        check_back(fastpool, gradient(shape, dtype, **window), shape, **window)
+
+
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("width", [2049, 4101])
 def test_long_rows(width, window):

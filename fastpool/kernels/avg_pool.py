@@ -9,6 +9,7 @@ added up once for all, but for whole slices: a running sum would carry its error
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -191,55 +192,114 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
     simd.keep((table,))
 
 
-#: So many different rows are added up at a time.
-BAND = 8
+#: So many bytes of sums are kept at a time, of so many slices; in arrays of so many, what they go to is asked for.
+SUMS, SLICES, ASKED = 1 << 14, 1 << 12, 1 << 22
+
+
+class Phases(NamedTuple):
+    """Which windows the elements of an axis have, by phases: those whose numbers agree modulo the stride.
+
+    The windows of element number i of a phase are i and each of the phase's shifts. Phases that follow one another and
+    have the same are of one kind.
+    """
+
+    shifts: Any  # as pointers
+    begins: Any  # of each phase's shifts; behind the last, the end
+    kinds: Any  # of each phase
+    many: int  # kinds
+    lowest: int  # of all shifts, and zero
+    highest: int
 
 
 @inline
-def alike(a, element):
-    """Return how many elements of an axis, from this one on, have the same windows, as far as that is easily seen."""
-    if a.dilation > 1 and a.kernel > 1:
-        return 1
-    rest, last = (element + a.before) % a.stride, a.kernel % a.stride
-    return last - rest if rest < last else a.stride - rest
+def phases(a):
+    """Return the phases of an axis, and the array that they are in."""
+    table = np.empty(a.kernel + 2 * a.stride + 1, np.int64)
+    shifts, begins = simd.pointer(table), simd.pointer(table[a.kernel :])
+    kinds = simd.pointer(table[a.kernel + a.stride + 1 :])
+    listed = many = lowest = highest = 0
+    begins[0] = 0
+    for phase in range(a.stride):
+        begin = listed
+        for k in range(a.kernel):
+            at = phase + a.before - k * a.dilation
+            if at % a.stride == 0:
+                shifts[listed] = at // a.stride
+                lowest, highest = min(lowest, shifts[listed]), max(highest, shifts[listed])
+                listed += 1
+        begins[phase + 1] = listed
+        count = listed - begin
+        same = phase > 0 and count == begin - begins[phase - 1]
+        for k in range(begin, listed if same else begin):
+            same = same and shifts[k] == shifts[k - count]
+        if not same:
+            many += 1
+        kinds[phase] = many - 1
+    return Phases(shifts, begins, kinds, many, lowest, highest), table
 
 
 @inline
-def add_lines(d, gradients, source, base, lines, met, w, by_row, by_column, given, margin):
-    """Add up what these rows of windows give to every element of theirs."""
-    lanes = simd.lanes(d)
+def list_lines(p, stride, out, first, last, pitch, size, targets):
+    """List where sums of the lines from `first` to `last` are that a row of windows gives to; return how many.
+
+    Those of a kind are `size` apart, and its lines a pitch.
+    """
+    met = 0
+    for phase in range(stride):
+        if phase == 0 or p.kinds[phase] != p.kinds[phase - 1]:
+            for k in range(p.begins[phase], p.begins[phase + 1]):
+                line = out - p.shifts[k]
+                if first <= line < last:
+                    targets[met] = p.kinds[phase] * size + (line - first) * pitch
+                    met += 1
+    return met
+
+
+@inline
+def give_vectors(d, gradients, at, by_column, height, count, sums, into, targets, met):
+    """Add a row of gradients, divided, to every row of sums that it is listed for."""
     zero, one = simd.splat(d, 0), simd.splat(d, 1)
-    equal = 1
-    while equal < met and by_row[lines[equal]] == by_row[lines[0]]:
-        equal += 1
-    for i in range(0, w.output, lanes):
-        total = zero
-        share = simd.load_or(one, by_column, i, 0, w.output - i)
-        if equal >= met:
-            for k in range(met):
-                simd.rolled()
-                at = base + lines[k] * source.row_step + i
-                total = total + simd.load_or(zero, gradients, at, 0, w.output - i)
-            if met:
-                share = share * simd.splat(d, by_row[lines[0]])
-        else:
-            for k in range(met):
-                simd.rolled()
-                at = base + lines[k] * source.row_step + i
-                v = simd.load_or(zero, gradients, at, 0, w.output - i)
-                total = total + v / simd.splat(d, by_row[lines[k]])
-        simd.store_before(given, margin + i, total / share, margin + w.output)
+    share = simd.splat(d, height)
+    for i in range(0, count, simd.lanes(d)):
+        v = simd.load_or(zero, gradients, at + i, 0, count - i)
+        v = v / (simd.load_or(one, by_column, i, 0, count - i) * share)
+        for k in range(met):
+            simd.rolled()
+            to = into + targets[k] + i
+            simd.store(sums, to, simd.load(d, sums, to) + v)
 
 
 @inline
-def spread(d, given, at, w, result, into, limit):
+def give(d, few, gradients, at, by_column, height, count, sums, into, targets, met):
+    """Do that by short vectors where others would run over rows: a load waits for both to be stored."""
+    if count > 2 * simd.lanes(d):
+        give_vectors(d, gradients, at, by_column, height, count, sums, into, targets, met)
+    else:
+        give_vectors(few, gradients, at, by_column, height, count, sums, into, targets, met)
+
+
+@inline
+def add_across(d, sums, p, stride, size, count, results):
+    """Set the sums of every phase of columns to those of the shifts that it has."""
+    for phase in range(stride):
+        begin, end = p.begins[phase], p.begins[phase + 1]
+        into = phase * size
+        for i in range(0, count, simd.lanes(d)):
+            total = simd.splat(d, 0)
+            for k in range(begin, end):
+                simd.rolled()
+                total = total + simd.load(d, sums, i + p.shifts[k] - p.lowest)
+            simd.store(results, into + i, total)
+
+
+@inline
+def spread(d, given, at, windows, w, result, into, end, limit):
     """Write what each window of a row gives to all of its elements, which are in no other: a vector and more for each.
 
-    Vectors run over what follows, which is written next.
+    Behind the last are zeros, up to `end`. Vectors run over what follows, which is written next.
     """
     lanes, zero = simd.lanes(d), simd.splat(d, 0)
-    end = into + w.input
-    for i in range(w.output):
+    for i in range(windows):
         v = simd.splat(d, given[at + i])
         for k in range(into, into + w.kernel, lanes):
             simd.rolled()
@@ -257,75 +317,96 @@ def spread(d, given, at, w, result, into, limit):
 def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     """Compute the rows of dx (N, C, D * H, W) from start to stop, counted over its planes.
 
-    What the windows that hold a row give to it is added up in a padded row of scratch. The elements whose columns
-    agree modulo the stride are sums of such rows, shifted. Some rows are added up before the first is shifted, which
-    would wait for its stores; rows of the same windows are copied.
+    A row of windows, divided, is added to a row of sums for each phase of rows that it gives to, of the planes that
+    are computed at a time, or of a band of one. All of these rows are taken for one run, however short they are, and
+    added up across for each phase of columns, and dealt out: small maps take a third to a half of what a row at a time
+    takes. Rows of windows side by side are spread instead, and copied to those that have the same.
     """
     z, h, w = axes(geometry)
     d = simd.tag(dy)
+    few = simd.narrowed(d, 2)
     lanes = simd.lanes(d)
     source = layout(dy)
     gradients, result = simd.pointer(dy), simd.pointer(dx)
     by_row, by_column = simd.pointer(heights), simd.pointer(widths)
-    places = ceil_div(w.input, w.stride)
-    margin = (w.kernel - 1) * w.dilation // w.stride + 1
-    size = margin + max(w.output, places + w.before // w.stride) + 2 * lanes
-    given_scratch = simd.scratch(d, BAND * size)
-    pitch = places + lanes
-    sums_scratch = simd.scratch(d, pitch * w.stride)
-    given, sums = simd.pointer(given_scratch), simd.pointer(sums_scratch)
-    for i in range(given_scratch.size):
-        given[i] = 0
-    # How far the windows of each phase of columns are away, and where their list ends.
-    shift_table, end_table = np.empty(w.kernel, np.int64), np.zeros(w.stride + 1, np.int64)
-    shifts, ends = simd.pointer(shift_table), simd.pointer(end_table)
-    listed = 0
-    for phase in range(w.stride):
-        for k in range(w.kernel):
-            column = phase + w.before - k * w.dilation
-            if column % w.stride == 0:
-                shifts[listed] = margin + column // w.stride
-                listed += 1
-        ends[phase + 1] = listed
-    lines_table, slices_table = np.empty(z.kernel * h.kernel, np.int64), np.empty(z.kernel, np.int64)
-    lines, slices = simd.pointer(lines_table), simd.pointer(slices_table)
-    repeats_table = np.empty(BAND, np.int64)
-    repeats = simd.pointer(repeats_table)
-    apart = w.before == 0 and w.kernel <= w.stride > 2 and (w.dilation == 1 or w.kernel == 1)
+    down, down_table = phases(h)
+    across, across_table = phases(w)
+    lines, places = ceil_div(h.input, h.stride), ceil_div(w.input, w.stride)
+    side_by_side = w.kernel <= w.stride and w.before == 0 and (w.dilation == 1 or w.kernel == 1)
+    apart = side_by_side and w.stride > 2
+    # Where every column has one window, the next one, there is nothing to add across.
+    columns = 0 if apart or (side_by_side and w.kernel == w.stride) else w.stride
+    # Some planes at a time, or lines of one, or, of long ones, a piece of a line.
+    halo = across.highest - across.lowest
+    room = SUMS // (down.many * (1 + columns) * dx.itemsize)
+    piece = min(places, max(4 * lanes, room - halo))
+    pitch = ceil_div(piece + halo, simd.lanes(few)) * simd.lanes(few)
+    band = min(lines, max(1, room // pitch))
+    units = max(1, min(room // (lines * pitch), SLICES // z.kernel)) if band == lines and piece == places else 1
+    size = units * band * pitch
+    # Vectors run over the end of either.
+    over = halo + lanes
+    sums_scratch = simd.scratch(d, down.many * (1 + columns) * size + 2 * over)
+    sums = simd.pointer(sums_scratch)
+    added = simd.offset(sums, down.many * size + over) if columns else sums
+    targets_table, slices_table = np.empty(h.kernel, np.int64), np.empty(z.kernel, np.int64)
+    targets, slices = simd.pointer(targets_table), simd.pointer(slices_table)
+    # Of every slice of windows that a unit has, where its gradients, its heights and the unit's sums are.
+    units_table = np.empty((3, units * z.kernel), np.int64)
+    froms, highs, tos = simd.pointer(units_table), simd.pointer(units_table[1]), simd.pointer(units_table[2])
+    asking = columns > 0 and dx.nbytes >= ASKED
     row = start
     while row < stop:
-        y, base = row % h.input, plane_offset(source, row // h.input // z.input)
-        behind = min(stop, row - y + h.input)
-        deep = meet(z, row // h.input % z.input, 0, h.output, 0, slices, 0)
-        while row < behind:
-            count, first = 0, row
-            while count < BAND and row < behind:
-                met = 0
-                for i in range(deep):
-                    met = meet(h, y, 0, 1, slices[i], lines, met)
-                into = simd.offset(given, count * size)
-                add_lines(d, gradients, source, base, lines, met, w, by_row, by_column, into, margin)
-                repeats[count] = min(behind - row, alike(h, y))
-                row += repeats[count]
-                y += repeats[count]
-                count += 1
-            row = first
-            for r in range(count):
-                if apart:
-                    spread(d, given, r * size + margin, w, result, row * w.input, stop * w.input)
-                for phase in range(0 if apart else w.stride):
-                    for i in range(0, places, lanes):
-                        total = simd.splat(d, 0)
-                        for k in range(ends[phase], ends[phase + 1]):
-                            simd.rolled()
-                            total = total + simd.load(d, given, r * size + i + shifts[k])
-                        simd.store(sums, phase * pitch + i, total)
-                if not apart:
-                    deal_out(d, sums, pitch, w.stride, result, row * w.input, w.input, stop * w.input)
-                copied = 1
-                while copied < repeats[r]:
-                    more = min(copied, repeats[r] - copied)
-                    simd.copy(result, (row + copied) * w.input, result, row * w.input, more * w.input)
-                    copied += more
-                row += repeats[r]
-    simd.keep((given_scratch, sums_scratch, shift_table, end_table, lines_table, slices_table, repeats_table))
+        number, y = row // h.input, row % h.input
+        first = y // h.stride
+        many = max(1, min(units, (stop - row) // h.input)) if y == 0 else 1
+        last = min(lines, first + band, ceil_div(y + stop - row, h.stride))
+        bottom = min(h.input, last * h.stride, y + stop - row)
+        given = 0
+        for unit in range(many):
+            base = plane_offset(source, (number + unit) // z.input)
+            for i in range(meet(z, (number + unit) % z.input, 0, h.output, 0, slices, 0)):
+                froms[given], highs[given] = base + slices[i] * source.row_step, slices[i]
+                tos[given] = unit * band * pitch
+                given += 1
+        for left in range(0, places, piece):
+            begin, end = max(0, left + across.lowest), min(w.output, left + piece + across.highest)
+            for i in range(0, down.many * size + halo, lanes):
+                simd.store(sums, i, simd.splat(d, 0))
+            count, windows = min(w.input - left * w.stride, piece * w.stride), min(piece, w.output - left)
+            for out in range(max(0, first + down.lowest), min(h.output, last + down.highest)):
+                met = list_lines(down, h.stride, out, first, last, pitch, size, targets)
+                at, into = out * source.row_step + begin, begin - left - across.lowest
+                for unit in range(many if asking else 0):
+                    for k in range(h.stride):
+                        target = row + unit * h.input + (out - first) * h.stride + k
+                        rows.ask(d, result, target * w.input + left * w.stride, count)
+                for i in range(given):
+                    give(
+                        d, few, gradients, froms[i] + at, simd.offset(by_column, begin), by_row[highs[i] + out],
+                        end - begin, sums, tos[i] + into, targets, met,
+                    )  # fmt: skip
+            for kind in range(down.many if columns else 0):
+                from_sums, to = simd.offset(sums, kind * size), simd.offset(added, kind * columns * size)
+                add_across(d, from_sums, across, columns, size, many * band * pitch, to)
+            limit = stop * w.input
+            for unit in range(many):
+                into = (row + unit * h.input) * w.input + left * w.stride
+                for line in range(first, last):
+                    at = unit * band * pitch + (line - first) * pitch
+                    for phase in range(h.stride):
+                        if line * h.stride + phase < y or line * h.stride + phase >= bottom:
+                            continue
+                        kind = down.kinds[phase]
+                        if piece < places:
+                            limit = into - left * w.stride + w.input
+                        if not apart:
+                            from_sums = simd.offset(added, kind * max(1, columns) * size + at)
+                            deal_out(d, from_sums, size if columns else 0, w.stride, result, into, count, limit)
+                        elif phase > 0 and line * h.stride + phase > y and down.kinds[phase - 1] == kind:
+                            simd.copy(result, into, result, into - w.input, count)
+                        else:
+                            spread(d, sums, kind * size + at, windows, w, result, into, into + count, limit)
+                        into += w.input
+        row += many * (bottom - y)
+    simd.keep((down_table, across_table, sums_scratch, targets_table, slices_table, units_table))
