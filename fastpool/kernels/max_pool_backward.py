@@ -30,6 +30,8 @@ from fastpool.window import Window
 LOOKED_UP = 4096
 #: So many bytes of a plane are added up in scratch, where halves are or where it is far, or where there are edges.
 BAND = 1 << 18
+#: So many bytes of planes, or less, are summed up side by side.
+SIDE_BY_SIDE = 1 << 15
 #: From so many places on, a window's gradients are taken to be for few elements; there are edges if fewer are inside.
 CHAINED, INNER = 64, 0.85
 #: Of few channels that are last, it is listed where so many start.
@@ -287,6 +289,12 @@ def add_four_rows(dy, argmax, count, step, offsets, sums, pitch):
         s[3 * pitch + p] += simd.load_scalar(g, 3 * step)
 
 
+@inline
+def above(slice_, y, rows):
+    """Return the slice and the row in it before this one: a division for each row would take as long as its sums."""
+    return (slice_, y - 1) if y > 0 else (slice_ - 1, rows - 1)
+
+
 @kernel()
 def scatter_padded(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (A, B, D * H, W) from start to stop, counted over its planes.
@@ -306,7 +314,7 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
     table = np.empty(taps, np.int64)
     offsets = simd.pointer(table)
     list_offsets(z, h, w, high, line, 1, offsets)
-    most = 4 if 16 * pitch <= BAND else 1
+    most = 4 if 16 * pitch <= SIDE_BY_SIDE else 1
     # Vectors are read before the first row.
     sums_scratch = simd.scratch(d, lanes + most * pitch)
     sums = simd.offset(simd.pointer(sums_scratch), lanes)
@@ -320,10 +328,12 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
         if z.input == z.output == 1 and count == 1:
             first, last = reach(h, top, bottom)
         clear(d, sums, 0, count * pitch)
+        slice_, y = (last - 1) // h.output, (last - 1) % h.output
         for out in range(last - 1, first - 1, -1):
             at = plane * outputs + out * w.output
             from_dy, from_argmax = simd.offset(gradients, at), simd.offset(positions, at)
-            to = simd.offset(sums, (out // h.output * high + out % h.output) * line)
+            to = simd.offset(sums, (slice_ * high + y) * line)
+            slice_, y = above(slice_, y, h.output)
             if count > 1:
                 # Four rows of the planes before these.
                 before = (plane - count) * outputs + count * out * w.output
@@ -333,9 +343,12 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
             else:
                 add_row(from_dy, from_argmax, w.output, offsets, to)
         for i in range(count - 1, -1, -1):
-            for y in range((bottom if i == count - 1 else rows) - 1, (top if i == 0 else 0) - 1, -1):
-                inside = i * pitch + ((z.before + y // h.input) * high + h.before + y % h.input) * line + w.before
-                from_sums, into = simd.offset(sums, inside), (plane + i) * size + y * w.input
+            last = (bottom if i == count - 1 else rows) - 1
+            slice_, y = last // h.input, last % h.input
+            for number in range(last, (top if i == 0 else 0) - 1, -1):
+                inside = i * pitch + ((z.before + slice_) * high + h.before + y) * line + w.before
+                slice_, y = above(slice_, y, h.input)
+                from_sums, into = simd.offset(sums, inside), (plane + i) * size + number * w.input
                 to = simd.offset(result, into)
                 # Vectors run over the beginnings of rows, into what is written next.
                 if into - lanes >= start * w.input:
