@@ -240,9 +240,10 @@ def fits(w: Window, channels: int) -> bool:
 
 
 def pads(w: Window, small: bool) -> bool:
-    """Return whether `scatter_padded` is fastest: windows are large, or many at edges, and these not listed."""
+    """Return whether `scatter_padded` is fastest: windows are many, and large, or at edges, and these not listed."""
     inner = prod(max(0, n - span + 1) / out for n, span, out in zip(w.input, _spans(w), w.output))
-    return max(w.stride) == 1 and (w.taps >= CHAINED or (not small and inner < INNER)) and fits(w, 1)
+    many = max(w.stride) == 1 and 4 * prod(w.output) >= prod(w.input)
+    return many and (w.taps >= CHAINED or (not small and inner < INNER)) and fits(w, 1)
 
 
 @inline
