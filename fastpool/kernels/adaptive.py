@@ -21,6 +21,7 @@ from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import outranks
 from fastpool.kernels.max_pool_backward import LOOKED_UP, SUMMED, put_sums
 from fastpool.kernels.pairs import clear
+from fastpool.kernels.tile import fill
 
 #: Windows of so many columns are wide.
 WIDE = 8
@@ -217,14 +218,14 @@ def adaptive_max_pool(start, stop, geometry, x, y, argmax):
 def sum_down(d, elements, source, base, slices, rows, h, length, sums):
     """Add each column up."""
     for i in range(0, length, simd.lanes(d)):
-        simd.store(sums, i, simd.load_between(d, elements, base + i, 0, source.end - base - i))
-    for slice_ in range(slices):
-        for k in range(1 if slice_ == 0 else 0, rows):
-            row = base + (slice_ * h.input + k) * source.row_step
-            for i in range(0, length, simd.lanes(d)):
+        total = simd.splat(d, 0)
+        for slice_ in range(slices):
+            at = base + slice_ * h.input * source.row_step + i
+            for _ in range(rows):
                 simd.rolled()
-                v = simd.load_between(d, elements, row + i, 0, source.end - row - i)
-                simd.store(sums, i, simd.load(d, sums, i) + v)
+                total = total + simd.load_between(d, elements, at, 0, source.end - at)
+                at += source.row_step
+        simd.store(sums, i, total)
 
 
 @inline
@@ -267,6 +268,8 @@ def adaptive_avg_pool(start, stop, geometry, x, heights, widths, y):
     elements, averages = simd.pointer(x), simd.pointer(y)
     by_row, by_column = simd.pointer(heights), simd.pointer(widths)
     columns, sums = simd.pointer(columns_scratch), simd.pointer(sums_scratch)
+    # What is behind the last sum is divided, too: if it happened to be subnormal, that would take three times as long.
+    fill(d, sums, 0, outputs, simd.splat(d, 0))
     firsts, lasts, others = simd.pointer(table), simd.pointer(table[1]), simd.pointer(table[2])
     one = simd.splat(d, 1)
     below = rows_below(z, h)
@@ -296,10 +299,11 @@ def adaptive_avg_pool(start, stop, geometry, x, heights, widths, y):
                     if last - first >= WIDE:
                         simd.store(sums, i, sum_of_wide(d, columns, first, last))
                     else:
-                        sums[i] = columns[first]
+                        total = columns[first]
                         for k in range(first + 1, last):
                             simd.rolled()
-                            sums[i] += columns[k]
+                            total += columns[k]
+                        sums[i] = total
                     for k in range(i + 1, others[i], lanes):
                         simd.store(sums, k, simd.splat(d, sums[i]))
                     i = others[i]
