@@ -290,9 +290,11 @@ def adaptive_avg_pool(start, stop, geometry, x, heights, widths, y):
                 if channels != 1:
                     for into in range(i * channels, (i + 1) * channels, lanes):
                         total = simd.splat(d, 0)
-                        for at in range(into + (first - i) * channels, into + (last - i) * channels, channels):
+                        at = into + (first - i) * channels
+                        for _ in range(first, last):
                             simd.rolled()
                             total = total + simd.load(d, columns, at)
+                            at += channels
                         simd.store(sums, into, total)
                     i += 1
                 else:

@@ -255,8 +255,11 @@ def take(elements, count, run, memory, at, step):
     """Copy `count` elements, in runs that are a step apart, to scratch behind a first element."""
     if step == run:  # one run
         run = count
-    for i in range(0, count, run):
-        simd.copy(elements, 1 + i, memory, at + i // run * step, run)
+    into = 1
+    while into <= count:
+        simd.copy(elements, into, memory, at, run)
+        into += run
+        at += step
 
 
 @kernel()

@@ -83,10 +83,11 @@ def blocks(d, source, w, size):
 def plane_reduced(d, elements, base, size, block, step, other, combine, again):
     """Combine the elements of a plane; return that in all lanes, and whether there may be a NaN."""
     total, seen = other, simd.splat(d, 0)
-    for first in range(0, size, block):
-        v, met = run_reduced(d, elements, base, min(block, size - first), other, combine, again)
+    while size > 0:
+        v, met = run_reduced(d, elements, base, min(block, size), other, combine, again)
         total, seen = combine(total, v), seen + met
         base += step
+        size -= block
     return simd.every(d, lanes_reduced(d, total, combine), 0, 0), simd.any_lane(simd.is_nan(seen))
 
 
