@@ -16,7 +16,7 @@ import numpy as np
 from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, places_inside, plane_offset
+from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.tile import SHARED
 
@@ -65,32 +65,44 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         base, _, count = rows.window_slices(source, z, h.input, plane)
         line = (plane * h.output + out) % lines
         step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
-        for _ in range(part.rows):
-            for k in range(count):
-                rows.ask(d, elements, ahead + k * slice_step, part.share)
-            ahead += part.share
-            top = out * h.stride - h.before
-            first, last = places_inside(h, top)
-            offset = base + part.column + (top + first * h.dilation) * source.row_step
-            for j in range(part.vectors if long else 1):
-                simd.rolled()
-                at, target, column = offset + j * part.step * stride, into + j * part.step, part.first + j * part.step
-                total = zero
-                for i in range(count):
-                    there = at + i * slice_step
-                    rows_total = simd.load_where(part.inside, part.all_inside, zero, elements, there)
-                    for _ in range(first + 1, last):
-                        simd.rolled()
-                        there += step
-                        rows_total = rows_total + simd.load_where(part.inside, part.all_inside, zero, elements, there)
-                    total = rows_total if i == 0 else total + rows_total
-                if long:
-                    width = simd.load_or(one, widths, column, 0, w.output - column)
-                result = across(d, total, w.kernel) / (width * simd.splat(d, heights[line]))
-                simd.store_first(values, target, result, part.outputs)
-            into += w.output
-            out += 1
-            line += 1
+        remaining, behind = part.rows, rows.complete(h)
+        while remaining > 0:
+            # What the rows that have all places have in common takes as long as one of them, where they are short.
+            first, last, alike = rows.rows_alike(h, out, remaining, behind)
+            top = out * h.stride - h.before + first * h.dilation
+            offset = base + part.column + top * source.row_step
+            remaining -= alike
+            out += alike
+            for _ in range(alike):
+                for k in range(count):
+                    rows.ask(d, elements, ahead + k * slice_step, part.share)
+                ahead += part.share
+                for j in range(part.vectors if long else 1):
+                    simd.rolled()
+                    at, target, column = (
+                        offset + j * part.step * stride,
+                        into + j * part.step,
+                        part.first + j * part.step,
+                    )
+                    total = zero
+                    for i in range(count):
+                        there = at + i * slice_step
+                        rows_total = simd.load_where(part.inside, part.all_inside, zero, elements, there)
+                        for _ in range(first + 1, last):
+                            simd.rolled()
+                            there += step
+                            rows_total = rows_total + simd.load_where(
+                                part.inside, part.all_inside, zero, elements, there
+                            )
+                        total = rows_total if i == 0 else total + rows_total
+                    if long:
+                        column = part.first + j * part.step
+                        width = simd.load_or(one, widths, column, 0, w.output - column)
+                    result = across(d, total, w.kernel) / (width * simd.splat(d, heights[line]))
+                    simd.store_first(values, target, result, part.outputs)
+                into += w.output
+                offset += h.stride * source.row_step
+                line += 1 if lines > 1 else 0
             if out == h.output:
                 out = 0
                 plane += 1
@@ -113,11 +125,15 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         """
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        more = (d, simd.pointer(heights), simd.pointer(widths), z.output * h.output, z if deep else ONE)
+        lines = z.output * h.output
+        source, tall = rows.stacked(layout(x), z, h, stop)
+        if not kept and tall.output != h.output:  # all rows of windows have one height
+            lines = 1
+        more = (d, simd.pointer(heights), simd.pointer(widths), lines, z if deep else ONE)
         if kept:
             rows.sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, add, None)
         else:
-            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), None, more)
+            pool_rows(start, stop, tall, w, simd.pointer(x), source, simd.pointer(y), None, more)
 
     body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-kept' * kept}{'-long' * long}"
     return Kernel(body, writes=1)

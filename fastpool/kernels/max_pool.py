@@ -10,9 +10,9 @@ from functools import cache
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout, places_inside
+from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout
 from fastpool.kernels.launch import Kernel
-from fastpool.kernels.rows import ask, sweep, sweep_reduced, sweep_slices, window_slices
+from fastpool.kernels.rows import ask, complete, rows_alike, stacked, sweep, sweep_reduced, sweep_slices, window_slices
 
 
 @inline
@@ -107,55 +107,60 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         # A sum is NaN if an element is, or infinities are. Masks are dear where there are no registers for them.
         seen = simd.splat(simd.widened(d, many), 0)
         shared, shared_best, shared_at = NOWHERE, simd.splat(d, 0), first_at
-        for _ in range(part.rows):
-            for k in range(count):
-                ask(d, elements, ahead + k * slice_step, part.share)
-            ahead += part.share
-            top = out * h.stride - h.before
-            first, last = places_inside(h, top)
-            offset = base + part.column + (top + first * h.dilation) * source.row_step
-            for j in range(part.vectors if long else 1):
-                simd.rolled()
-                at, target = offset + j * part.step * stride, into + j * part.step
-                if positions is None:
-                    v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
-                    seen = seen + v
-                    for i in range(count):
-                        for k in range(1 if i == 0 else 0, last - first):
-                            simd.rolled()
-                            there = at + i * slice_step + k * step
-                            other = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
-                            seen = seen + other
-                            v = simd.select(outranks(other, v, careful), other, v)
-                    best, _ = across(d, dp, v, w.kernel, first_at, careful)
-                else:
-                    place = (near * h.places + first) * w.places
-                    best, best_at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
-                    begin = 0
-                    if overlap and at == shared:
-                        best, best_at = shared_best, shared_at + simd.splat(dp, place)
-                        place += w.places
-                        begin = 1
-                    for i in range(count):
-                        for k in range(begin, last - first):
-                            simd.rolled()
-                            there = at + i * slice_step + k * step
-                            v = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
-                            seen = seen + v
-                            other, other_at = across(d, dp, v, w.kernel, first_at, careful)
-                            better = outranks(other, best, careful)
-                            best = simd.select(better, other, best)
-                            best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
+        remaining, behind = part.rows, complete(h)
+        while remaining > 0:
+            # What the rows that have all places have in common takes as long as one of them, where they are short.
+            first, last, alike = rows_alike(h, out, remaining, behind)
+            top = out * h.stride - h.before + first * h.dilation
+            offset = base + part.column + top * source.row_step
+            remaining -= alike
+            out += alike
+            for _ in range(alike):
+                for k in range(count):
+                    ask(d, elements, ahead + k * slice_step, part.share)
+                ahead += part.share
+                for j in range(part.vectors if long else 1):
+                    simd.rolled()
+                    at, target = offset + j * part.step * stride, into + j * part.step
+                    if positions is None:
+                        v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
+                        seen = seen + v
+                        for i in range(count):
+                            for k in range(1 if i == 0 else 0, last - first):
+                                simd.rolled()
+                                there = at + i * slice_step + k * step
+                                other = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
+                                seen = seen + other
+                                v = simd.select(outranks(other, v, careful), other, v)
+                        best, _ = across(d, dp, v, w.kernel, first_at, careful)
+                    else:
+                        place = (near * h.places + first) * w.places
+                        best, best_at = simd.splat(d, simd.lowest(d)), first_at + simd.splat(dp, place)
+                        begin = 0
+                        if overlap and at == shared:
+                            best, best_at = shared_best, shared_at + simd.splat(dp, place)
                             place += w.places
-                            if overlap:
-                                shared_best, shared_at = other, other_at
-                        place += (h.places - last + first) * w.places
-                    if overlap:
-                        shared = at + (last - first - 1) * step
-                    simd.store_first(positions, target, best_at, part.outputs)
-                simd.store_first(values, target, best, part.outputs)
-            into += w.output
-            out += 1
+                            begin = 1
+                        for i in range(count):
+                            for k in range(begin, last - first):
+                                simd.rolled()
+                                there = at + i * slice_step + k * step
+                                v = simd.load_where(part.inside, part.all_inside, lowest, elements, there)
+                                seen = seen + v
+                                other, other_at = across(d, dp, v, w.kernel, first_at, careful)
+                                better = outranks(other, best, careful)
+                                best = simd.select(better, other, best)
+                                best_at = simd.select(better, other_at + simd.splat(dp, place), best_at)
+                                place += w.places
+                                if overlap:
+                                    shared_best, shared_at = other, other_at
+                            place += (h.places - last + first) * w.places
+                        if overlap:
+                            shared = at + (last - first - 1) * step
+                        simd.store_first(positions, target, best_at, part.outputs)
+                    simd.store_first(values, target, best, part.outputs)
+                into += w.output
+                offset += h.stride * source.row_step
             if out == h.output:
                 out = 0
                 plane += 1
@@ -187,7 +192,8 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         elif kept:
             sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool_rows, more, merge, simd.nans(d))
         else:
-            pool_rows(start, stop, h, w, simd.pointer(x), layout(x), simd.pointer(y), simd.pointer(argmax), more)
+            source, h = stacked(layout(x), z, h, stop)
+            pool_rows(start, stop, h, w, simd.pointer(x), source, simd.pointer(y), simd.pointer(argmax), more)
         simd.keep((first_scratch,))
 
     variant = f"{'-deep' * deep}{'-kept' * kept}{'-long' * long}{'-overlap' * overlap}"

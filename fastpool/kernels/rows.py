@@ -25,7 +25,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import Layout, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.geometry import Axis, Layout, ceil_div, layout, places_inside, plane_offset
 from fastpool.window import Window
 
 #: The widest windows, and distances between windows, that shuffles are written for.
@@ -109,6 +109,39 @@ def window_slices(source, z, rows, plane):
     near, far = places_inside(z, start)
     first = (start + near * z.dilation) * rows
     return plane_offset(source, plane // z.output) + first * source.row_step, near, far - near
+
+
+@inline
+def stacked(source, z, h, stop):
+    """Return the layout and the height of all planes as one, where each is windows side by side, and these of all.
+
+    Others are returned as they are. So small planes are no more than rows.
+    """
+    side_by_side = h.before == 0 and (h.kernel - 1) * h.dilation < h.stride and h.output * h.stride == h.input
+    size = h.input * source.row_step
+    one = source.inner_step == size and source.outer_step == source.inner * size
+    if not (side_by_side and one and z.input == z.output == 1 and z.before == 0):
+        return source, h
+    rows = stop * h.stride
+    all_of_it = Layout(1, rows * source.row_step, rows * source.row_step, source.row_step, source.end, source.item,
+                       source.nbytes)  # fmt: skip
+    return all_of_it, Axis(rows, stop, h.kernel, h.places, h.stride, 0, h.dilation)
+
+
+@inline
+def complete(h):
+    """Return how many rows of windows there are up to the last one that has no place behind the input."""
+    return min(h.output, (h.input - (h.kernel - 1) * h.dilation - 1 + h.before) // h.stride + 1)
+
+
+@inline
+def rows_alike(h, out, most, behind):
+    """Return the first place and the last of a row of windows, and how many have the same, with those after it.
+
+    These are at most so many, and of one plane, which has no complete one from `behind` on.
+    """
+    first, last = places_inside(h, out * h.stride - h.before)
+    return first, last, min(most, max(1, behind - out)) if last - first == h.kernel else 1
 
 
 @inline
