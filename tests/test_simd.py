@@ -227,6 +227,18 @@ def test_limited_stores(operation, dtype):
     same_bytes(out, expected)
 
 
+@every_number
+def test_one_lane_is_stored(dtype):
+    @njit
+    def store(source, out):
+        simd.store_one(simd.pointer(out), 3, simd.load(simd.tag(source), simd.pointer(source), 0))
+
+    source = memory(dtype, lanes_of(dtype) + 20)
+    out = np.full(9, 77, dtype)
+    store(source, out)
+    same_bytes(out, np.array([77] * 3 + [source[0]] + [77] * 5, dtype))
+
+
 @njit
 def copy(memory, at, source, first, count):
     simd.copy(memory, at, source, first, count)

@@ -35,6 +35,7 @@ from numba.np.numpy_support import as_dtype, from_dtype
 
 BYTES = 64
 _I1 = ir.IntType(1)
+_LANE = ir.VectorType(ir.IntType(32), 1)
 
 
 class Tag(types.Opaque):
@@ -758,6 +759,24 @@ def store_first(typingctx: Any, memory: types.CPointer, offset: types.Integer, v
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, v, types.intp), codegen
+
+
+@intrinsic
+def store_one(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vector) -> Any:
+    """`store`, writing only the first lane.
+
+    Of a mask that LLVM 22 knows to be one lane it makes, where lanes are narrowed to 16 bits, a store of 32.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, offset, vector = args
+        one = builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), ir.Constant(_LANE, [0]))
+        builder.store(
+            _narrowed(context, builder, memory.dtype, one), _address(builder, memory, pointer, offset, 1), align=1
+        )
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp, v), codegen
 
 
 def _store_first(

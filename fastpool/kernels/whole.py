@@ -142,7 +142,7 @@ def put_largest(base, plane, values, positions, more):
         if at < 0:
             at = first_of(d, elements, base, size, block, step, best, False)
         simd.store_scalar(positions, plane, at)
-    simd.store_first(values, plane, best, 1)
+    simd.store_one(values, plane, best)
 
 
 @inline
@@ -150,7 +150,7 @@ def put_average(base, plane, values, positions, more):
     """Write the average of a plane."""
     d, elements, size, block, step, divisor = more
     total, _ = plane_reduced(d, elements, base, size, block, step, simd.splat(d, 0), added, False)
-    simd.store_first(values, plane, total / divisor, 1)
+    simd.store_one(values, plane, total / divisor)
 
 
 @kernel(writes=2)
