@@ -56,8 +56,8 @@ NARROW = 4
 NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (64, 10, 10), (64, 15, 15), 8
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
-#: Whole planes of fewer elements fill no vector.
-WHOLE = 8
+#: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side.
+WHOLE, SIDE_BY_SIDE = 8, 1024
 #: Of windows side by side, up to so many elements are put together in cache.
 PATCH = 1 << 12
 #: So many elements may be one row of scratch.
@@ -377,7 +377,7 @@ def _max_pool(
         return y, argmax
     found = np.empty(plan.shape, np.int64)
     given, result = (_planes(a, plan.w, plan.trailing) for a in (argmax, found))
-    positions.argmax_to_indices(plan.rows, found.nbytes, plan.w.geometry, given, result)
+    positions.argmax_to_indices(prod(result.shape[:3]), found.nbytes, plan.w.geometry, given, result)
     return y, found
 
 
@@ -1457,6 +1457,11 @@ def _power(norm: float) -> Array:
     return np.full((1, 1, 1, 1), norm)
 
 
+def _side_by_side(planes: int) -> int:
+    """Return how many of so many tiny planes make a row, of which there are some, and all alike."""
+    return next(n for n in range(min(SIDE_BY_SIDE, max(planes, 1)), 0, -1) if planes % n == 0)
+
+
 def _by_pixels(trailing: tuple[int, ...]) -> bool:
     """Whether neighbours are the channels of a pixel: one channel that is last could as well be first."""
     return trailing != () and trailing != (1,)
@@ -1516,6 +1521,7 @@ class _Plan:
     inputs: tuple[Given, ...]  # as the kernel takes them
     outputs: tuple[Given | None, ...]
     divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come after the inputs
+    laid: Window | None = None  # the windows as the kernel takes them, if otherwise
     constants: tuple[Array, ...] = ()
     given: tuple[Given | None, ...] = ()  # all of these
     bound: tuple[Bound, Bound] | None = None  # to write to memory that is given, and to new memory
@@ -1557,7 +1563,7 @@ class _Plan:
     def _bound(self) -> tuple[Bound, Bound]:
         """Make what costs time or memory, now that all is checked and the arrays are there."""
         if self.divisors is not None:
-            self.constants = _divisors(self.w, *self.divisors, self.dtype)
+            self.constants = _divisors(self.laid or self.w, *self.divisors, self.dtype)
         self.given = *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
         nbytes, touched = prod(self.shape) * self.dtype.itemsize, sum(given.nbytes for given in self.given if given)
         far, new_far = hold.far(nbytes, touched, new=False), hold.far(nbytes, touched, new=True)
@@ -1566,7 +1572,7 @@ class _Plan:
         return self.bound
 
     def _bound_to(self, far: bool) -> Bound:
-        geometry = np.append(self.w.geometry, far)
+        geometry = np.append((self.laid or self.w).geometry, far)
         return self.kernel.bound(self.rows, self.nbytes, geometry, *self.given)
 
 
@@ -1595,6 +1601,13 @@ def _planned(
     if ndim == 3 and not wanted and (w.kernel_size[0], w.stride[0], w.padding[0]) == (1, 1, (0, 0)):
         plane = w.kernel_size[1:], w.stride[1:], w.padding[1:], w.dilation[1:], *numbers[4:], data_format
         return _planned(2, kernels, shape, dtype, wanted, divisors, plane)  # of slices, each for itself
+    pooled = leading + w.output + trailing
+    many = _side_by_side(prod(leading)) if w.whole and w.taps < WHOLE and not _by_pixels(trailing) else 1
+    if many > 1:
+        of_line = w.taps, None, 0, 1, False, "channels_first"
+        line = prod(leading) // many, many * w.taps
+        plan = _planned(1, kernels, line, dtype, wanted, divisors, of_line)
+        return replace(plan, w=w, shape=pooled, pooled=pooled, laid=plan.w)
     kernel, stride, _ = w.in_row
     if _by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
@@ -1614,7 +1627,6 @@ def _planned(
         chosen = kernels.wide
     else:
         chosen = kernels.large
-    pooled = leading + w.output + trailing
     result = dtype if divisors is None else arguments.floating(dtype)
     axes, pooled_axes = _axes(shape, w, trailing), _axes(pooled, w, trailing)
     x, y = Given(axes, _element(result)), Given(pooled_axes, _element(result))
@@ -1650,6 +1662,12 @@ def _scatterings(
     w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, trailing: tuple[int, ...]
 ) -> _Plan:
     channels = prod(trailing)
+    many = _side_by_side(prod(shape) // w.taps) if w.whole and w.taps < WHOLE and channels == 1 else 1
+    if many > 1:
+        of_line = window((many * w.taps,), w.taps, None, 0, 1)
+        plan = _scatterings(of_line, (prod(shape) // of_line.input[0], *of_line.input), dtype, contiguous, ())
+        pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
+        return replace(plan, w=w, shape=shape, pooled=pooled, laid=of_line)
     asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 4 * OVERLAP) * prod(w.stride)
     small = contiguous and _small(w, shape, channels)
     if channels == 1 and w.whole:

@@ -33,6 +33,20 @@ def compare(x, ndim, kind="random"):
         near(y, expected, magnitude, terms(y.dtype, kernel_size))
 
 
+@pytest.mark.parametrize("spatial", [(2, 2), (2, 3), (7,), (1, 5), (2, 1, 3)], ids=str)
+def test_tiny_planes_are_windows_of_a_row(spatial):
+    """As many as divide how many there are; indices are those in planes; strided arrays have no such row."""
+    ndim = len(spatial)
+    for leading in ((6, 5), (127,), (40, 60), (2053, 1), (1, 1), ()):
+        x = random_array((*leading, *spatial), "f4", 0, "specials")
+        for given_x in (x, laid_out(x, "every second")):
+            compare(given_x, ndim, "specials")
+            pools = (getattr(module, f"max_pool{ndim}d") for module in (fastpool, reference))
+            same_values(*(pool(given_x, spatial, return_indices=True)[1] for pool in pools))
+        same_bits(*(getattr(m, f"avg_pool{ndim}d")(np.ones_like(x), spatial) for m in (fastpool, reference)))
+        compare_backward(random_array((*leading, *[1] * ndim), "f4"), spatial)
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "f4", "f8", "u1", "i2", "i8"])
 def test_nothing_is_written_behind_the_results(name):
     dtype = pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name
