@@ -1048,7 +1048,7 @@ def _adaptive_max_pool_backward(
     if w.divides:
         side_by_side = window(w.input, w.kernel_size, None, 0, 1)
         return scattered(dy, checked_argmax(argmax, side_by_side), side_by_side, shape, dx, trailing)
-    if argmax.dtype.kind == "i":
+    if argmax.dtype != w.argmax_dtype:
         argmax = argmax.astype(np.uint64)  # negative ones are beyond any window
     written, element = _contiguous(dx), _summed(dy.dtype)
     given = (np.ascontiguousarray(dy).view(element), np.ascontiguousarray(argmax), written.view(element))

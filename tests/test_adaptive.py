@@ -213,6 +213,17 @@ def test_an_argmax_outside_of_a_smaller_window(implementation, axis):
             implementation.adaptive_max_pool3d_backward(np.ones(output), argmax, tuple(shape))
 
 
+@pytest.mark.parametrize("integer", [np.uint8, np.int8, np.uint16, np.int64])
+def test_an_argmax_of_a_type_that_does_not_hold_all_positions(implementation, integer):
+    # Of 8 columns, 5 windows have 2, 3, 2, 3 and 2, and here 300 places.
+    argmax = np.zeros((1, 5), integer)
+    argmax[0, 1] = 2
+    assert implementation.adaptive_max_pool2d_backward(np.ones((1, 5)), argmax, (100, 8)).sum() == 5
+    argmax[0, 0] = 2
+    with pytest.raises(ValueError, match="argmax has a position outside of its window"):
+        implementation.adaptive_max_pool2d_backward(np.ones((1, 5)), argmax, (100, 8))
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "form"),
     [((9, 30000), 7, {}), ((2, 9000), 2501, {}), ((3, 70, 70), (50, 60), {}), ((900, 5, 7), (3, 4), {}),
