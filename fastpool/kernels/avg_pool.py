@@ -79,22 +79,16 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
                 ahead += part.share
                 for j in range(part.vectors if long else 1):
                     simd.rolled()
-                    at, target, column = (
-                        offset + j * part.step * stride,
-                        into + j * part.step,
-                        part.first + j * part.step,
-                    )
+                    at, target = offset + j * part.step * stride, into + j * part.step
                     total = zero
                     for i in range(count):
                         there = at + i * slice_step
-                        rows_total = simd.load_where(part.inside, part.all_inside, zero, elements, there)
+                        down = simd.load_where(part.inside, part.all_inside, zero, elements, there)
                         for _ in range(first + 1, last):
                             simd.rolled()
                             there += step
-                            rows_total = rows_total + simd.load_where(
-                                part.inside, part.all_inside, zero, elements, there
-                            )
-                        total = rows_total if i == 0 else total + rows_total
+                            down = down + simd.load_where(part.inside, part.all_inside, zero, elements, there)
+                        total = down if i == 0 else total + down
                     if long:
                         column = part.first + j * part.step
                         width = simd.load_or(one, widths, column, 0, w.output - column)
@@ -125,10 +119,9 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         """
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        lines = z.output * h.output
         source, tall = rows.stacked(layout(x), z, h, stop)
-        if not kept and tall.output != h.output:  # all rows of windows have one height
-            lines = 1
+        # Of planes that are taken for one, all rows of windows have the same height.
+        lines = 1 if tall.output > h.output and not kept else z.output * h.output
         more = (d, simd.pointer(heights), simd.pointer(widths), lines, z if deep else ONE)
         if kept:
             rows.sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, add, None)
