@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from fastpool import reference
@@ -169,3 +170,8 @@ def few_numbers(data, shape):
         special = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
         x[rng.random(shape) < data.draw(st.sampled_from([0, 0.02, 0.5, 0.9]))] = special
     return x
+
+
+def dtype_named(name):
+    """Return a dtype, or skip: bfloat16 is one of ml_dtypes, which fastpool works without."""
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)

@@ -6,15 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import same_values
+from helpers import dtype_named, same_values
 
 from fastpool.kernels import simd
 from fastpool.kernels.launch import kernel
-
-
-def half(name):
-    return np.dtype(np.float16) if name == "float16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-
 
 every_half = pytest.mark.parametrize("name", ["float16", "bfloat16"])
 
@@ -81,14 +76,14 @@ def around(dtype):
 @every_half
 @every_copy
 def test_every_half_is_read(name, copy):
-    values = all_values(half(name))
+    values = all_values(dtype_named(name))
     same_values(copied(copy, values, np.float32), values.astype(np.float32))
 
 
 @every_half
 @every_copy
 def test_floats_are_rounded_to_the_nearest_half(name, copy):
-    dtype = half(name)
+    dtype = dtype_named(name)
     values = around(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = values.astype(dtype)

@@ -3,7 +3,7 @@
 import brute
 import numpy as np
 import pytest
-from helpers import FLOATS, and_magnitude, near, same_values
+from helpers import FLOATS, and_magnitude, dtype_named, near, same_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -204,7 +204,7 @@ def test_columns_of_torch(implementation, torch, case):
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_halves_of_torch(implementation, torch, ndim, name):
-    dtype = np.dtype(np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16)
+    dtype = dtype_named(name)
     x = random_array((2, 3, *(9, 8, 7)[:ndim]), np.float32).astype(dtype)
     given = torch.tensor(x.astype(np.float32)).to(getattr(torch, name))
     for window in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}):

@@ -67,9 +67,7 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         step, slice_step = h.dilation * source.row_step, z.dilation * h.input * source.row_step
         remaining, behind = part.rows, rows.complete(h)
         while remaining > 0:
-            # What the rows that have all places have in common takes as long as one of them, where they are short.
-            first, last, alike = rows.rows_alike(h, out, remaining, behind)
-            top = out * h.stride - h.before + first * h.dilation
+            first, last, alike, top = rows.rows_alike(h, out, remaining, behind)
             offset = base + part.column + top * source.row_step
             remaining -= alike
             out += alike

@@ -109,9 +109,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         shared, shared_best, shared_at = NOWHERE, simd.splat(d, 0), first_at
         remaining, behind = part.rows, complete(h)
         while remaining > 0:
-            # What the rows that have all places have in common takes as long as one of them, where they are short.
-            first, last, alike = rows_alike(h, out, remaining, behind)
-            top = out * h.stride - h.before + first * h.dilation
+            first, last, alike, top = rows_alike(h, out, remaining, behind)
             offset = base + part.column + top * source.row_step
             remaining -= alike
             out += alike

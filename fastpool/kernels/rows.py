@@ -136,12 +136,16 @@ def complete(h):
 
 @inline
 def rows_alike(h, out, most, behind):
-    """Return the first place and the last of a row of windows, and how many have the same, with those after it.
+    """Return the first place and the last of a row of windows, how many have the same, with those after it, and the row
+    of the input that the first place is.
 
-    These are at most so many, and of one plane, which has no complete one from `behind` on.
+    These are at most so many, and of one plane, which has no complete one from `behind` on. What they have in common
+    takes as long as one of them, where they are short.
     """
-    first, last = places_inside(h, out * h.stride - h.before)
-    return first, last, min(most, max(1, behind - out)) if last - first == h.kernel else 1
+    top = out * h.stride - h.before
+    first, last = places_inside(h, top)
+    alike = min(most, max(1, behind - out)) if last - first == h.kernel else 1
+    return first, last, alike, top + first * h.dilation
 
 
 @inline
