@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from collections.abc import Sequence
+from functools import reduce
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy import empty, ndarray  # found sooner than in NumPy's module
 from numpy.typing import ArrayLike
 
-from fastpool import arguments
-from fastpool.kernels import (
-    adaptive,
-    avg_pool,
-    columns,
-    flat,
-    hold,
-    lp_pool,
-    max_pool,
-    max_pool_backward,
-    max_pool_large,
-    pairs,
-    pixels,
-    rows,
-    slide,
-    unpool,
-    whole,
-    wide,
-)
+from fastpool import arguments, layout, plans
+from fastpool.kernels import adaptive, lp_pool, unpool, wide
 from fastpool.kernels import indices as positions
-from fastpool.kernels.launch import Bound, Given, Kernel
 from fastpool.ranks import ranks
 from fastpool.reuse import Results
 from fastpool.window import (
@@ -50,33 +30,8 @@ from fastpool.window import (
 
 Array = np.ndarray[Any, Any]
 
-#: Rows of so few windows fill vectors worse than scalar code takes for them.
-NARROW = 4
-#: Rows of so many windows, or elements, of lines, planes and volumes are sooner laid out one by one, if there are some.
-NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (64, 10, 10), (64, 15, 15), 8
-#: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
-SHORT = 32
-#: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side.
-WHOLE, SIDE_BY_SIDE = 8, 1024
-#: Of windows side by side, up to so many elements are put together in cache.
-PATCH = 1 << 12
-#: So many elements may be one row of scratch.
-FLAT = 1 << 12
-#: Up to so many channels are one by one in lists of targets, so many are routed, and pixels of no fewer asked for them.
-FEW, ROUTED, MANY = 16, 100, 64
-#: Arrays of fewer elements take less time than the tables of `fastpool.kernels.flat` do.
-FLATTENED = 1 << 12
 #: So many bytes are compared sooner with all that are valid than a kernel is called.
 LISTED = 1 << 9
-#: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
-COLLECTED = 9
-#: And pairs of elements in rows of so many windows a place down; rows longer than so many elements are cut.
-PAIRS, LONG = 10, 2048
-#: In more windows than so many a pixel is not asked for its gradients, but these are gone through, if sums of so many
-#: channels of a plane fit a cache; in four times as many, if those of fewer do.
-OVERLAP, ROOMY, LEAST = 16, 16, 12
-#: Of small planes it is listed where so many gradients may go, if there are a quarter as many planes as places.
-TARGETS, REPEATED = 1 << 17, 4
 
 
 def im2col(
@@ -137,7 +92,7 @@ def im2col(
     """
     x = arguments.spatial_array(x, "x", 2, exact=4)
     windows = None if output_size is None else plain(output_size, "output_size")
-    plan = _unfolding(x.shape, x.dtype, True, windows, parameters(kernel_size, stride, padding, dilation))
+    plan = plans.unfolding(x.shape, x.dtype, True, windows, parameters(kernel_size, stride, padding, dilation))
     return plan.run(out, (x,))[0]
 
 
@@ -191,7 +146,7 @@ def col2im(
     """
     cols, shape = arguments.array(cols, "cols"), arguments.shape(input_shape, "input_shape", 4)
     windows = None if output_size is None else plain(output_size, "output_size")
-    plan = _folding_batch(shape, cols.dtype, windows, parameters(kernel_size, stride, padding, dilation))
+    plan = plans.folding_batch(shape, cols.dtype, windows, parameters(kernel_size, stride, padding, dilation))
     arguments.same_shape(cols, "cols", plan.pooled, "what im2col makes of input_shape")
     return plan.run(out, (cols,))[0]
 
@@ -245,7 +200,7 @@ def unfold(
             [2., 3.]]])
     """
     x = arguments.images(x, "x")
-    plan = _unfolding(x.shape, x.dtype, False, None, parameters(kernel_size, stride, padding, dilation))
+    plan = plans.unfolding(x.shape, x.dtype, False, None, parameters(kernel_size, stride, padding, dilation))
     return plan.run(out, (x,))[0]
 
 
@@ -297,7 +252,7 @@ def fold(
     array([[1., 2., 2., 1.]])
     """
     cols, spatial = arguments.array(cols, "cols"), plain(output_size, "output_size")
-    plan = _folding(cols.shape, cols.dtype, spatial, parameters(kernel_size, stride, padding, dilation))
+    plan = plans.folding(cols.shape, cols.dtype, spatial, parameters(kernel_size, stride, padding, dilation))
     return plan.run(out, (cols,))[0]
 
 
@@ -369,14 +324,14 @@ def _max_pool(
     neither = return_argmax is return_indices is False  # as almost always, and quick to see
     wanted = not neither and arguments.wants_positions(return_argmax, return_indices)
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _planned(ndim, _MAXIMA, x.shape, x.dtype, wanted, None, of_window)
+    plan = plans.pooling(ndim, plans.MAXIMA, x.shape, x.dtype, wanted, None, of_window)
     y, argmax = plan.run(out, (x,))
     if not wanted:
         return y
     if return_argmax:
         return y, argmax
     found = np.empty(plan.shape, np.int64)
-    given, result = (_planes(a, plan.w, plan.trailing) for a in (argmax, found))
+    given, result = (layout.planes(a, plan.w, plan.trailing) for a in (argmax, found))
     positions.argmax_to_indices(prod(result.shape[:3]), found.nbytes, plan.w.geometry, given, result)
     return y, found
 
@@ -448,7 +403,7 @@ def _max_pool_backward(
     """
     dy, shape = arguments.array(dy, "dy", arguments.GRADIENTS), arguments.shape(input_shape, "input_shape")
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _scattering(ndim, shape, dy.dtype, dy.flags.c_contiguous, of_window)
+    plan = plans.scattering(ndim, shape, dy.dtype, dy.flags.c_contiguous, of_window)
     arguments.same_shape(dy, "dy", plan.pooled, "the result of pooling input_shape")
     argmax = arguments.array(argmax, "argmax", arguments.INTEGERS)
     arguments.same_shape(argmax, "argmax", plan.pooled, "that of dy")
@@ -535,7 +490,7 @@ def _avg_pool(
     x = arguments.array(x, "x")
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _planned(ndim, _AVERAGES, x.shape, x.dtype, False, divisors, of_window)
+    plan = plans.pooling(ndim, plans.AVERAGES, x.shape, x.dtype, False, divisors, of_window)
     return plan.run(out, (x,))[0]
 
 
@@ -610,7 +565,7 @@ def _avg_pool_backward(
     dy, shape = arguments.array(dy, "dy", arguments.GRADIENTS), arguments.shape(input_shape, "input_shape")
     divisors = arguments.divisor_arguments(count_include_pad, divisor_override)
     of_window = parameters(kernel_size, stride, padding, dilation, ceil_mode, data_format)
-    plan = _sharing(ndim, shape, dy.dtype, divisors, of_window)
+    plan = plans.sharing(ndim, shape, dy.dtype, divisors, of_window)
     arguments.same_shape(dy, "dy", plan.pooled, "the result of pooling input_shape")
     return plan.run(out, (dy,))[0]
 
@@ -683,7 +638,7 @@ def argmax_to_indices(
     )
     found = np.empty(argmax.shape, np.int64)
     trailing = argmax.shape[-1:] if data_format == "channels_last" else ()
-    given, result = _planes(np.ascontiguousarray(argmax), w, trailing), _planes(found, w, trailing)
+    given, result = layout.planes(np.ascontiguousarray(argmax), w, trailing), layout.planes(found, w, trailing)
     positions.argmax_to_indices(prod(result.shape[:3]), found.nbytes, w.geometry, given, result)
     if found.size and found.min() < 0:
         raise arguments.argmax_error(w)
@@ -735,8 +690,8 @@ def indices_to_argmax(
     )
     result, found = np.empty(indices.shape, w.argmax_dtype), np.zeros((1, 1, 1, 2), np.uint8)
     trailing = indices.shape[-1:] if data_format == "channels_last" else ()
-    given = _planes(np.ascontiguousarray(indices, np.int64), w, trailing)
-    target = _planes(result, w, trailing)
+    given = layout.planes(np.ascontiguousarray(indices, np.int64), w, trailing)
+    target = layout.planes(result, w, trailing)
     positions.indices_to_argmax(prod(target.shape[:3]), given.nbytes, w.geometry, given, target, found)
     if found[0, 0, 0, 0]:
         raise arguments.indices_error(w.input)
@@ -794,12 +749,12 @@ def _lp_pool(
     w = window(spatial, kernel_size, stride, padding, dilation, ceil_mode, elements=True)
     norm = arguments.norm(norm_type)
     y = arguments.result(out, leading + w.output + trailing, arguments.float_dtype(x), x)
-    planes = _spatial_last(arguments.as_float(x), ndim, trailing)
+    planes = layout.spatial_last(arguments.as_float(x), ndim, trailing)
     written = np.empty(planes.shape[: planes.ndim - ndim] + w.output, y.dtype)
     kernel = lp_pool.lp_pool(_special(norm))
     rows_out = prod(written.shape[:-1])
-    kernel(rows_out, planes.nbytes, w.geometry, _planes(planes, w), _power(norm), _planes(written, w))
-    _spatial_last(y, ndim, trailing)[...] = written
+    kernel(rows_out, planes.nbytes, w.geometry, layout.planes(planes, w), _power(norm), layout.planes(written, w))
+    layout.spatial_last(y, ndim, trailing)[...] = written
     return y
 
 
@@ -875,12 +830,13 @@ def _lp_pool_backward(
     norm = arguments.norm(norm_type)
     dx = arguments.result(out, x.shape, arguments.float_dtype(dy), dy, x, y)
     trailing = x.shape[-1:] if data_format == "channels_last" else ()
-    given = [_spatial_last(arguments.as_float(a), ndim, trailing) for a in (dy, x, y)]
+    given = [layout.spatial_last(arguments.as_float(a), ndim, trailing) for a in (dy, x, y)]
     written = np.empty(given[1].shape, dx.dtype)
     kernel = lp_pool.lp_pool_backward(_special(norm))
     rows_in = prod(written.shape[:-1])
-    kernel(rows_in, written.nbytes, w.geometry, *(_planes(a, w) for a in given), _power(norm), _planes(written, w))
-    _spatial_last(dx, ndim, trailing)[...] = written
+    planes = [layout.planes(a, w) for a in (*given, written)]
+    kernel(rows_in, written.nbytes, w.geometry, *planes[:3], _power(norm), planes[3])
+    layout.spatial_last(dx, ndim, trailing)[...] = written
     return dx
 
 
@@ -966,14 +922,14 @@ def _adaptive_max_pool(
         return _max_pool(ndim, x, w.kernel_size, **asked, data_format=data_format, out=out)
     shape = leading + w.output + trailing
     y = arguments.result(out, shape, x.dtype, x)
-    written = _contiguous(y)
+    written = layout.contiguous(y)
     argmax = np.empty(shape, w.argmax_dtype) if wanted else None
     over = _flattened(w, trailing)
-    planes = _planes(x.reshape(leading + over.input + trailing), over, trailing)
+    planes = layout.planes(x.reshape(leading + over.input + trailing), over, trailing)
     flat = leading + over.output + trailing
-    results = (None if a is None else _planes(a.reshape(flat), over, trailing) for a in (written, argmax))
+    results = (None if a is None else layout.planes(a.reshape(flat), over, trailing) for a in (written, argmax))
     adaptive.adaptive_max_pool(prod(leading + over.output[:-1]), x.nbytes, over.geometry, planes, *results)
-    y = _finished(y, written)
+    y = layout.finished(y, written)
     if argmax is None:
         return y
     return y, argmax if return_argmax else _adaptive_indices(argmax, w, trailing)
@@ -1050,16 +1006,16 @@ def _adaptive_max_pool_backward(
         return scattered(dy, checked_argmax(argmax, side_by_side), side_by_side, shape, dx, trailing)
     if argmax.dtype != w.argmax_dtype:
         argmax = argmax.astype(np.uint64)  # negative ones are beyond any window
-    written, element = _contiguous(dx), _summed(dy.dtype)
+    written, element = layout.contiguous(dx), layout.summed(dy.dtype)
     given = (np.ascontiguousarray(dy).view(element), np.ascontiguousarray(argmax), written.view(element))
-    gradient, positions, target = (_planes(a, w, trailing) for a in given)
+    gradient, positions, target = (layout.planes(a, w, trailing) for a in given)
     found = np.zeros((1, 1, 1, 1), np.uint8)
     planes = prod(target.shape[:2]) if dx.size else 0
     adaptive.find_misplaced(planes, argmax.nbytes, w.geometry, positions, found)
     if found.any():
         raise arguments.argmax_error(w)
     adaptive.adaptive_max_pool_backward(planes, dx.nbytes, w.geometry, gradient, positions, target)
-    return _finished(dx, written)
+    return layout.finished(dx, written)
 
 
 adaptive_max_pool1d_backward, adaptive_max_pool2d_backward, adaptive_max_pool3d_backward = ranks(
@@ -1200,7 +1156,7 @@ def _adaptive_avg_pool_backward(
     """
     dy, shape, w = arguments.adaptive_gradient_arguments(dy, input_shape, ndim, data_format)
     trailing = shape[-1:] if data_format == "channels_last" else ()
-    if w.divides and (_by_pixels(trailing) or prod(w.output) == 1):
+    if w.divides and (layout.by_pixels(trailing) or prod(w.output) == 1):
         return _avg_pool_backward(ndim, dy, shape, w.kernel_size, data_format=data_format, out=out)
     dx = arguments.result(out, shape, arguments.float_dtype(dy), dy)
     share = arguments.wide(arguments.as_float(dy))
@@ -1349,14 +1305,14 @@ def _max_unpool(
     planes, spatial = prod(shape[:-ndim]), shape[-ndim:]
     if not arguments.within(indices, prod(spatial)):
         raise arguments.indices_error(spatial)
-    written = _contiguous(x)
+    written = layout.contiguous(x)
     bits = f"u{y.itemsize}"  # to move them they need not be read
     values, places, target = (
         np.ascontiguousarray(a).view(dtype).reshape(1, planes, 1, -1 if a.size else 0)
         for a, dtype in ((y, bits), (indices.astype(np.int64, copy=False), np.int64), (written, bits))
     )
     unpool.max_unpool(planes, x.nbytes, _NO_GEOMETRY, values, places, target)
-    return _finished(x, written)
+    return layout.finished(x, written)
 
 
 #: What a kernel gets that has no windows.
@@ -1389,7 +1345,7 @@ array([[[0., 0.],
 
 def _ordinary(w: AdaptiveWindow, trailing: tuple[int, ...]) -> bool:
     """Whether the windows are those of an ordinary pooling, and so small that its kernels are faster."""
-    if _by_pixels(trailing):
+    if layout.by_pixels(trailing):
         return w.divides and w.taps <= 4
     return w.divides and (prod(w.output) == 1 or w.kernel_size[-1] <= wide.ROOM)
 
@@ -1397,7 +1353,7 @@ def _ordinary(w: AdaptiveWindow, trailing: tuple[int, ...]) -> bool:
 def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:
     """Return the same windows along one axis, which fills vectors, if they are all, or of all, of a small plane."""
     size = prod(w.input), prod(w.output)
-    if trailing or min(size) > 1 or max(size) > FLAT:
+    if trailing or min(size) > 1 or max(size) > plans.FLAT:
         return w
     return adaptive_window(size[:1], size[1:])
 
@@ -1405,7 +1361,7 @@ def _flattened(w: AdaptiveWindow, trailing: tuple[int, ...]) -> AdaptiveWindow:
 def _adaptive_indices(argmax: Array, w: AdaptiveWindow, trailing: tuple[int, ...]) -> Array:
     """Return positions in windows as positions in planes of x."""
     indices = np.empty(argmax.shape, np.int64)
-    planes, written = _planes(argmax, w, trailing), _planes(indices, w, trailing)
+    planes, written = layout.planes(argmax, w, trailing), layout.planes(indices, w, trailing)
     adaptive.adaptive_indices(prod(written.shape[:3]), indices.nbytes, w.geometry, planes, written)
     return indices
 
@@ -1419,32 +1375,16 @@ def _adaptive_sums(
     trailing: tuple[int, ...],
 ) -> None:
     """Set `result` to the sums of the windows of x, divided by their divisors along each axis."""
-    written = _contiguous(result)
-    planes = _planes(x.reshape(leading + w.input + trailing), w, trailing)
-    target = _planes(written.reshape(leading + w.output + trailing), w, trailing)
+    written = layout.contiguous(result)
+    planes = layout.planes(x.reshape(leading + w.input + trailing), w, trailing)
+    target = layout.planes(written.reshape(leading + w.output + trailing), w, trailing)
     *others, widths = divisors
     dtype = arguments.wide(np.empty(0, x.dtype)).dtype
     heights = reduce(np.multiply.outer, others, np.ones((), np.int64)).astype(dtype).reshape(1, 1, 1, -1)
     widths = np.repeat(widths, prod(trailing)).astype(dtype).reshape(1, 1, 1, -1)
     count = prod(target.shape[:3])
     adaptive.adaptive_avg_pool(count, max(x.nbytes, result.nbytes), w.geometry, planes, heights, widths, target)
-    _finished(result, written)
-
-
-@lru_cache(maxsize=1024)
-def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return what sums are divided by, as a number for each row of windows and one for each column, of four axes."""
-    *others, widths = w.counts(include_pad)
-    heights = reduce(np.multiply.outer, others, np.ones((), np.int64))
-    if override is not None:
-        heights, widths = np.full_like(heights, override), np.ones_like(widths)
-    computed = np.dtype(np.float32) if dtype.char in arguments.HALVES else dtype
-    return heights.astype(computed).reshape(1, 1, 1, -1), widths.astype(computed).reshape(1, 1, 1, -1)
-
-
-def _uniform(w: Window, include_pad: bool, override: int | None) -> bool:
-    """Whether all windows, none of which hangs over the padding, are divided by one number."""
-    return include_pad or override is not None or not any(map(any, w.padding))
+    layout.finished(result, written)
 
 
 def _special(norm: float) -> int:
@@ -1457,334 +1397,6 @@ def _power(norm: float) -> Array:
     return np.full((1, 1, 1, 1), norm)
 
 
-def _side_by_side(planes: int) -> int:
-    """Return how many of so many tiny planes make a row, of which there are some, and all alike."""
-    return next(n for n in range(min(SIDE_BY_SIDE, max(planes, 1)), 0, -1) if planes % n == 0)
-
-
-def _by_pixels(trailing: tuple[int, ...]) -> bool:
-    """Whether neighbours are the channels of a pixel: one channel that is last could as well be first."""
-    return trailing != () and trailing != (1,)
-
-
-@dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
-class _Kernels:
-    """The kernels of an operation: of whole planes, of high windows, wide, one apart, small, all others, of pixels."""
-
-    whole: Kernel
-    slide: Kernel
-    wide: Kernel
-    flat: Callable[..., Kernel]
-    small: Callable[..., Kernel]
-    large: Kernel
-    pixels: Kernel
-    pixels_large: Kernel
-    keeping: int  # see `fastpool.kernels.pixels.by_rows`
-
-
-_MAXIMA = _Kernels(
-    whole.max_pool_whole,
-    slide.max_pool_slide,
-    wide.max_pool_wide,
-    flat.max_pool_flat,
-    max_pool.max_pool,
-    max_pool_large.max_pool_large,
-    pixels.max_pool_pixels,
-    pixels.max_pool_pixels_large,
-    2,
-)
-_AVERAGES = _Kernels(
-    whole.avg_pool_whole,
-    slide.avg_pool_slide,
-    wide.avg_pool_wide,
-    flat.avg_pool_flat,
-    avg_pool.avg_pool,
-    avg_pool.avg_pool_large,
-    pixels.avg_pool_pixels,
-    pixels.avg_pool_pixels_large,
-    4,
-)
-
-
-@dataclass(eq=False)
-class _Plan:
-    """What follows from a call's shapes, dtypes and parameters: all but the elements of its arrays."""
-
-    w: Window
-    shape: tuple[int, ...]  # of the result
-    dtype: np.dtype[Any]
-    pooled: tuple[int, ...]  # the shape that windows give the input
-    trailing: tuple[int, ...]
-    kernel: Kernel
-    rows: int
-    nbytes: int  # that are read, or written, again for every window along an axis
-    inputs: tuple[Given, ...]  # as the kernel takes them
-    outputs: tuple[Given | None, ...]
-    divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come after the inputs
-    laid: Window | None = None  # the windows as the kernel takes them, if otherwise
-    constants: tuple[Array, ...] = ()
-    given: tuple[Given | None, ...] = ()  # all of these
-    bound: tuple[Bound, Bound] | None = None  # to write to memory that is given, and to new memory
-    usual: tuple[Bound, Bound] | None = None  # the same, once it is known that inputs are read as they are given
-
-    def run(self, out: Array | Results | None, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Set `out`, or a new array, to what the kernel makes of the inputs; return it, and the positions of maxima.
-
-        Compiled code sees by itself that the usual arrays are right, in a tenth of the time; others are looked at here.
-        """
-        usual, new = self.usual, out is None
-        quick = usual is not None and new
-        result = empty(self.shape, self.dtype) if quick else arguments.place(out, self.shape, self.dtype)
-        writes: tuple[Any, ...] = (result,)
-        if len(self.outputs) > 1:
-            positions = self.outputs[1]
-            writes = result, None if positions is None else empty(self.shape, positions.dtype)
-        if usual is not None and type(result) is ndarray:
-            launch, numbers, geometry = usual[new]
-            if launch(numbers, geometry, inputs + self.constants, writes):
-                return writes
-        if result is out:
-            arguments.require_apart(result, inputs)
-        bound = self.bound or self._bound()
-        launch, numbers, geometry = bound[new]
-        if self.dtype.char not in arguments.FLOATS or inputs[0].dtype.char in arguments.FLOATS:
-            self.usual = bound
-        else:
-            inputs = arguments.as_float(inputs[0]), *inputs[1:]
-        written = _contiguous(result)
-        reads, into = inputs + self.constants, writes if written is result else (written, *writes[1:])
-        tried = usual is not None and written is result and type(result) is ndarray
-        if self.rows and (tried or not launch(numbers, geometry, reads, into)):
-            self.kernel(self.rows, self.nbytes, geometry, *map(_as_given, reads + into, self.given))
-        if written is not result:
-            result[...] = written
-        return writes
-
-    def _bound(self) -> tuple[Bound, Bound]:
-        """Make what costs time or memory, now that all is checked and the arrays are there."""
-        if self.divisors is not None:
-            self.constants = _divisors(self.laid or self.w, *self.divisors, self.dtype)
-        self.given = *self.inputs, *(Given(a.shape, a.dtype) for a in self.constants), *self.outputs
-        nbytes, touched = prod(self.shape) * self.dtype.itemsize, sum(given.nbytes for given in self.given if given)
-        far, new_far = hold.far(nbytes, touched, new=False), hold.far(nbytes, touched, new=True)
-        bound = self._bound_to(far)
-        self.bound = bound, bound if far == new_far else self._bound_to(new_far)
-        return self.bound
-
-    def _bound_to(self, far: bool) -> Bound:
-        geometry = np.append((self.laid or self.w).geometry, far)
-        return self.kernel.bound(self.rows, self.nbytes, geometry, *self.given)
-
-
-def _as_given(x: Array | None, given: Given | None) -> Array | None:
-    """View x with these four axes and this dtype; a copy where there is no such view."""
-    if x is None or given is None:
-        return None
-    x = x.view(given.dtype).reshape(given.shape)
-    return _columns(x if given.order == (0, 1, 2, 3) else x.transpose(given.order))
-
-
-@lru_cache(maxsize=1024)  # a plan may hold an average's divisors
-def _planned(
-    ndim: int,
-    kernels: _Kernels,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    wanted: bool,
-    divisors: tuple[bool, int | None] | None,
-    of_window: tuple[Any, ...],
-) -> _Plan:
-    """Plan a pooling: that with divisors is an average, any other a maximum, the positions of which may be wanted."""
-    *numbers, data_format = of_window
-    leading, spatial, trailing = arguments.split(shape, data_format, ndim, "x")
-    w = window(spatial, *numbers, elements=True)
-    if ndim == 3 and not wanted and (w.kernel_size[0], w.stride[0], w.padding[0]) == (1, 1, (0, 0)):
-        plane = w.kernel_size[1:], w.stride[1:], w.padding[1:], w.dilation[1:], *numbers[4:], data_format
-        return _planned(2, kernels, shape, dtype, wanted, divisors, plane)  # of slices, each for itself
-    pooled = leading + w.output + trailing
-    many = _side_by_side(prod(leading)) if w.whole and w.taps < WHOLE and not _by_pixels(trailing) else 1
-    if many > 1:
-        of_line = w.taps, None, 0, 1, False, "channels_first"
-        line = prod(leading) // many, many * w.taps
-        plan = _planned(1, kernels, line, dtype, wanted, divisors, of_line)
-        return replace(plan, w=w, shape=pooled, pooled=pooled, laid=plan.w)
-    kernel, stride, _ = w.in_row
-    if _by_pixels(trailing):
-        chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
-    elif w.whole and w.taps >= WHOLE:
-        chosen = kernels.whole
-    elif prod(shape) >= FLATTENED and slide.suits(w):
-        chosen = kernels.slide
-    elif prod(shape) >= FLATTENED and flat.suits(w):
-        chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
-    elif rows.suits(w, wanted):
-        many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
-        kept = rows.keeps(w)
-        deep = ndim == 3 and not kept
-        overlap = {"overlap": True} if wanted and not deep and not long and w.rows_overlap else {}
-        chosen = kernels.small(stride, many, deep, kept, long, **overlap)
-    elif stride > 2:
-        chosen = kernels.wide
-    else:
-        chosen = kernels.large
-    result = dtype if divisors is None else arguments.floating(dtype)
-    axes, pooled_axes = _axes(shape, w, trailing), _axes(pooled, w, trailing)
-    x, y = Given(axes, _element(result)), Given(pooled_axes, _element(result))
-    more = (Given(pooled_axes, w.argmax_dtype) if wanted else None,) if divisors is None else ()
-    return _Plan(
-        w,
-        pooled,
-        result,
-        pooled,
-        trailing,
-        chosen,
-        prod(leading + w.output[:-1]),
-        prod(shape) * result.itemsize * w.overlap,
-        (x,),
-        (y, *more),
-        divisors,
-    )
-
-
-@lru_cache(maxsize=4096)
-def _scattering(
-    ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, of_window: tuple[Any, ...]
-) -> _Plan:
-    """Plan the backward of a max pooling of an array of this shape, given gradients of this dtype."""
-    *numbers, data_format = of_window
-    _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
-    w = window(spatial, *numbers, elements=True, source="input_shape")
-    return _scatterings(w, shape, dtype, contiguous, trailing)
-
-
-@lru_cache(maxsize=4096)
-def _scatterings(
-    w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool, trailing: tuple[int, ...]
-) -> _Plan:
-    channels = prod(trailing)
-    many = _side_by_side(prod(shape) // w.taps) if w.whole and w.taps < WHOLE and channels == 1 else 1
-    if many > 1:
-        of_line = window((many * w.taps,), w.taps, None, 0, 1)
-        plan = _scatterings(of_line, (prod(shape) // of_line.input[0], *of_line.input), dtype, contiguous, ())
-        pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
-        return replace(plan, w=w, shape=shape, pooled=pooled, laid=of_line)
-    asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 4 * OVERLAP) * prod(w.stride)
-    small = contiguous and _small(w, shape, channels)
-    if channels == 1 and w.whole:
-        kernel = whole.max_pool_whole_backward
-    elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
-        kernel = flat.collect
-    elif _in_route(w, channels):
-        kernel = pairs.route(_by_pixels(trailing))
-    elif asked and channels >= MANY:
-        kernel = pixels.max_pool_pixels_backward
-    elif channels == 1 and contiguous and max_pool_backward.pads(w, small):
-        kernel = max_pool_backward.scatter_padded
-    elif channels == 1 and _in_pairs(w):
-        kernel = pairs.collect(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
-    elif small:
-        kernel = max_pool_backward.scatter_small
-    elif channels > FEW and contiguous and not asked and max_pool_backward.fits(w, LEAST):
-        kernel = max_pool_backward.scatter_channels
-    else:
-        kernel = max_pool_backward.scatter(_by_pixels(trailing))
-    return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
-
-
-@lru_cache(maxsize=1024)  # a plan may hold an average's divisors
-def _sharing(
-    ndim: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    divisors: tuple[bool, int | None],
-    of_window: tuple[Any, ...],
-) -> _Plan:
-    """Plan the backward of an average of an array of this shape, given gradients of this dtype."""
-    *numbers, data_format = of_window
-    _, spatial, trailing = arguments.split(shape, data_format, ndim, "input_shape")
-    w = window(spatial, *numbers, elements=True, source="input_shape")
-    if w.whole and not _by_pixels(trailing):
-        kernel = whole.avg_pool_whole_backward
-        return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
-    fits = all(k <= n for k, n in zip(w.kernel_size, w.input))  # for windows are as long as they are, turned around
-    if max(*w.stride, *w.dilation) == 1 and fits and _uniform(w, *divisors):
-        # An element is in as many windows as a window has elements: what they give to it is again an average.
-        pooled = shape[: len(shape) - len(trailing) - ndim] + w.output + trailing
-        turned = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(w.kernel_size, w.padding))
-        turned_window = w.kernel_size, 1, turned, 1, False, data_format
-        plan = _planned(ndim, _AVERAGES, pooled, dtype, False, (True, divisors[1]), turned_window)
-        return replace(plan, pooled=pooled)
-    kernel = pixels.avg_pool_pixels_backward if _by_pixels(trailing) else avg_pool.avg_pool_backward
-    return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
-
-
-def _backward(
-    w: Window,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    trailing: tuple[int, ...],
-    kernel: Kernel,
-    positions: np.dtype[Any] | None,
-    divisors: tuple[bool, int | None] | None = None,
-) -> _Plan:
-    """Plan a kernel that makes dx of dy, and of positions of this dtype or of divisors."""
-    pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
-    axes, given = _axes(shape, w, trailing), _axes(pooled, w, trailing)
-    element = _summed(dtype)
-    inputs = Given(given, element), *([] if positions is None else [Given(given, positions)])
-    outputs = (Given(axes, element),)
-    nbytes = prod(shape) * dtype.itemsize * w.overlap
-    rows = prod(axes[:3]) if nbytes else 0  # there may be no channels
-    return _Plan(w, shape, dtype, pooled, trailing, kernel, rows, nbytes, inputs, outputs, divisors)
-
-
-@lru_cache(maxsize=4096)
-def _unfolding(
-    shape: tuple[int, ...], dtype: np.dtype[Any], batch: bool, windows: Any, of_window: tuple[Any, ...]
-) -> _Plan:
-    """Plan `unfold` of an array of this shape and dtype, or, of a batch, `im2col`."""
-    n, c, *spatial = shape
-    kernel_size, stride, padding, dilation, *_ = of_window
-    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, windows)
-    dtype = arguments.floating(dtype)
-    moved = np.dtype(f"u{dtype.itemsize}")  # to move floats they need not be read
-    rows, length = c * w.taps, prod(w.output)
-    x, cols = Given(_axes(shape, w), moved), Given((n, c, w.taps, length), moved)
-    result: tuple[int, ...] = n, rows, length
-    if batch:
-        x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
-        result = rows, n * length
-    rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
-    kernel = columns.unfold_small if _one_by_one(w, n * c, w.output, NARROW_UNFOLDED) else columns.unfold
-    return _Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
-
-
-@lru_cache(maxsize=4096)
-def _folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, of_window: tuple[Any, ...]) -> _Plan:
-    """Plan `fold` of an array of this shape and dtype."""
-    ndim = arguments.fold_rank(output_size, of_window[0])
-    result, w = arguments.fold_shape(shape, output_size, ndim, *of_window[:4])
-    dtype = arguments.floating(dtype)
-    image = _axes(result if len(result) > ndim + 1 else (1, *result), w)
-    blocks, images = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
-    nbytes = (prod(shape) + prod(result)) * dtype.itemsize
-    return _Plan(w, result, dtype, shape, (), _sums(w, prod(image[:2])), prod(image[:3]), nbytes, (blocks,), (images,))
-
-
-@lru_cache(maxsize=4096)
-def _folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, of_window: tuple[Any, ...]) -> _Plan:
-    """Plan `col2im` to an array of this shape, of columns of this dtype."""
-    n, c, *spatial = shape
-    kernel_size, stride, padding, dilation, *_ = of_window
-    w = window(tuple(spatial), kernel_size, stride, padding, dilation, False, windows, source="input_shape")
-    dtype, length = arguments.floating(dtype), prod(w.output)
-    cols = c * w.taps, n * length
-    # In the order of the columns: image after image, channel by channel.
-    blocks, images = Given((c, w.taps, n, length), dtype, (0, 2, 1, 3)), Given(shape, dtype, (1, 0, 2, 3))
-    nbytes = (prod(shape) + prod(cols)) * dtype.itemsize
-    return _Plan(w, shape, dtype, cols, (), _sums(w, n * c), prod(shape[:3]), nbytes, (blocks,), (images,))
-
-
 def scattered(
     dy: Array,
     argmax: Array,
@@ -1794,7 +1406,7 @@ def scattered(
     trailing: tuple[int, ...] = (),
 ) -> Array:
     """Return the gradients, of this shape, of a max pooling whose argmax is known to be valid."""
-    return _scatterings(w, shape, dy.dtype, dy.flags.c_contiguous, trailing).run(out, (dy, argmax))[0]
+    return plans.scattering_of(w, shape, dy.dtype, dy.flags.c_contiguous, trailing).run(out, (dy, argmax))[0]
 
 
 def checked_argmax(argmax: Array, w: Window) -> Array:
@@ -1809,108 +1421,8 @@ def checked_argmax(argmax: Array, w: Window) -> Array:
         return argmax if argmax.flags.c_contiguous else argmax.copy()
     argmax = np.ascontiguousarray(argmax)
     found = np.zeros(1, np.uint8)
-    launch, numbers, geometry = _finding(w, argmax.size)
+    launch, numbers, geometry = plans.finding(w, argmax.size)
     launch(numbers, geometry, (argmax,), (found,))
     if found[0]:
         raise arguments.argmax_error(w)
     return argmax
-
-
-@lru_cache(maxsize=4096)
-def _finding(w: Window, size: int) -> Bound:
-    """Plan the search for what is outside of its window among so many positions."""
-    rows, width = size // w.output[-1], w.output[-1]
-    given, found = Given((1, 1, rows, width), w.argmax_dtype), Given((1, 1, 1, 1), np.dtype(np.uint8))
-    return max_pool_backward.find_invalid.bound(rows, size * w.argmax_dtype.itemsize, w.geometry, given, found)
-
-
-def _planes(x: Array, w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()) -> Array:
-    """View x as (A, B, depth * height, width), as kernels take it; a copy where there is no such view.
-
-    The axes are those of the window, before which there are others, and behind which the channels may be: these
-    are part of the row. Rows are contiguous. bool is uint8.
-    """
-    return _columns(x.reshape(_axes(x.shape, w, trailing)))
-
-
-def _axes(
-    shape: tuple[int, ...], w: Window | AdaptiveWindow, trailing: tuple[int, ...] = ()
-) -> tuple[int, int, int, int]:
-    """Return the four axes as which kernels take an array of this shape."""
-    start, stop = len(shape) - len(trailing) - len(w.input), len(shape) - len(trailing)
-    outer = (1, 1, *shape[:start])
-    return prod(outer[:-1]), outer[-1], prod(shape[start : stop - 1]), prod(shape[stop - 1 :])
-
-
-def _element(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype that kernels take for this one: uint8 for bool."""
-    return np.dtype(np.uint8) if dtype.char == "?" else dtype
-
-
-def _summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype that kernels add numbers of this one up in: unsigned integers have the bits of signed ones."""
-    return np.dtype(f"i{dtype.itemsize}") if dtype.kind == "u" else dtype
-
-
-def _spatial_last(x: Array, ndim: int, trailing: tuple[int, ...]) -> Array:
-    """View x with the spatial axes last."""
-    return np.moveaxis(x, -1, -1 - ndim) if trailing else x
-
-
-def _columns(x: Array) -> Array:
-    """Return x with contiguous rows, and bool as uint8."""
-    if x.strides[3] != x.itemsize and x.shape[3] > 1:
-        x = np.ascontiguousarray(x)
-    return x.view(np.uint8) if x.dtype.char == "?" else x
-
-
-def _from_first(w: Window) -> bool:
-    """Whether windows are side by side from the first element on."""
-    return w.side_by_side and not any(before for before, _ in w.padding)
-
-
-def _one_by_one(w: Window, planes: int, length: tuple[int, ...], most: tuple[int, ...]) -> bool:
-    """Whether planes are so small, and their rows so short, that elements are sooner laid out one by one."""
-    small = prod(w.input) < columns.SMALL and prod(w.output) * w.taps < columns.SMALL
-    return small and planes >= ALIKE and length[-1] <= most[len(w.input) - 1]
-
-
-def _in_route(w: Window, channels: int) -> bool:
-    """Whether elements, or pixels, are asked for the only gradient that they may get."""
-    suits = w.output[-1] > NARROW if channels == 1 else channels <= ROUTED and w.input[-1] * channels <= 8 * FLAT
-    return w.stride[-1] == w.kernel_size[-1] == 2 and suits and _from_first(w)
-
-
-def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:
-    """Whether planes of few channels are so small, and so many, that it is listed where gradients of each place go."""
-    size, targets = prod(w.input) * channels, prod(w.output) * w.taps * channels  # the channels are in the list, too
-    suits = channels <= FEW and size < max_pool_backward.SMALL and targets <= TARGETS
-    return suits and REPEATED * prod(shape) >= w.taps * size
-
-
-def _in_pairs(w: Window) -> bool:
-    """Whether elements are asked for their gradients in pairs, which is slower in rows that are short."""
-    three = w.kernel_size[-1] == 3 and w.stride[-1] == 2 and w.dilation[-1] == 1
-    return three and len(w.input) < 3 and w.taps <= COLLECTED and w.output[-1] >= PAIRS * (w.taps // 3)
-
-
-def _sums(w: Window, planes: int) -> Kernel:
-    """Return the kernel that adds columns up."""
-    if _from_first(w) and _one_by_one(w, planes, w.input, NARROW_FOLDED):
-        return columns.join_small
-    if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
-        return columns.join
-    return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate
-
-
-def _contiguous(result: Array) -> Array:
-    """Return what a kernel writes to: `result`, or a stand-in where that is strided."""
-    plain = type(result) is np.ndarray or type(result) is np.memmap  # others, as matrices, have rules of their own
-    return result if plain and result.flags.carray else np.empty(result.shape, result.dtype)
-
-
-def _finished(result: Array, written: Array) -> Array:
-    """Return `result`, with what was written to a stand-in."""
-    if written is not result:
-        result[...] = written
-    return result

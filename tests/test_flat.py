@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastpool
-from fastpool import functional, reference
+from fastpool import plans, reference
 from fastpool.kernels import flat, slide
 from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out
 from fastpool.window import window
@@ -18,10 +18,10 @@ from fastpool.window import window
 def _whatever_the_size():
     """Small arrays take this way, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(functional, "FLATTENED", 0)
-        functional._planned.cache_clear()
+        patch.setattr(plans, "FLATTENED", 0)
+        plans.pooling.cache_clear()
         yield
-    functional._planned.cache_clear()
+    plans.pooling.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -40,9 +40,9 @@ def check(name, *arguments, **window):
             assert np.array_equal(out, expected, equal_nan=True)
         if "max_pool" in name and not name.endswith("backward"):
             positions = getattr(reference, name)(*arguments, **window, return_argmax=True)[1]
-            fastpool.functional.empty = lambda shape, dtype: flush(np.zeros(shape, dtype), at_end)
+            fastpool.plans.empty = lambda shape, dtype: flush(np.zeros(shape, dtype), at_end)
             assert np.array_equal(fast(*given, **window, return_argmax=True)[1], positions)
-            fastpool.functional.empty = np.empty
+            fastpool.plans.empty = np.empty
         del given, out
     maps.clear()
 
@@ -143,7 +143,7 @@ if isinstance(FUNCTIONS, int):
         check_any_rank(FUNCTIONS)
     raise SystemExit
 if FUNCTIONS == "one apart":
-    fastpool.functional.FLATTENED = 0
+    fastpool.plans.FLATTENED = 0
     for case in range(40):
         x = rng.integers(0, 99, rng.integers(1, (4, 4, 20, 100))).astype(rng.choice(["f4", "f2"]))
         kernel = tuple(int(k) for k in rng.integers(1, 6, 2))

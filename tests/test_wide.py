@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastpool
-from fastpool import functional, reference
+from fastpool import plans, reference
 from fastpool.kernels import wide
 from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out
 from fastpool.window import window
@@ -33,7 +33,7 @@ def compare(x, kernel_size, stride, padding=0, dilation=1, ceil_mode=False):
 def taken(shape, kernel_size, stride, **others):
     """Whether such windows are taken by the kernels that are tested here."""
     args = (kernel_size, stride, 0, 1, False, "channels_first")
-    plan = functional._planned(len(kernel_size), functional._MAXIMA, shape, np.dtype("f4"), False, None, args)
+    plan = plans.pooling(len(kernel_size), plans.MAXIMA, shape, np.dtype("f4"), False, None, args)
     return plan.kernel is wide.max_pool_wide
 
 
