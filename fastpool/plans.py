@@ -14,6 +14,7 @@ from numpy import empty, ndarray  # found sooner than in NumPy's module
 from fastpool import arguments, layout
 from fastpool.kernels import (
     avg_pool,
+    blocked,
     columns,
     flat,
     hold,
@@ -62,9 +63,10 @@ TARGETS, REPEATED = 1 << 17, 4
 
 @dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
 class Kernels:
-    """The kernels of an operation: of whole planes, of high windows, wide, one apart, small, all others, of pixels."""
+    """Those of whole planes, of many small ones, of high windows, wide, one apart, small, all others, and of pixels."""
 
     whole: Kernel
+    blocked: Kernel
     slide: Kernel
     wide: Kernel
     flat: Callable[..., Kernel]
@@ -77,6 +79,7 @@ class Kernels:
 
 MAXIMA = Kernels(
     whole.max_pool_whole,
+    blocked.max_pool_blocked,
     slide.max_pool_slide,
     wide.max_pool_wide,
     flat.max_pool_flat,
@@ -88,6 +91,7 @@ MAXIMA = Kernels(
 )
 AVERAGES = Kernels(
     whole.avg_pool_whole,
+    blocked.avg_pool_blocked,
     slide.avg_pool_slide,
     wide.avg_pool_wide,
     flat.avg_pool_flat,
@@ -202,6 +206,7 @@ def pooling(
         plan = pooling(1, kernels, line, dtype, wanted, divisors, of_line)
         return replace(plan, w=w, shape=pooled, pooled=pooled, laid=plan.w)
     kernel, stride, _ = w.in_row
+    result = dtype if divisors is None else arguments.floating(dtype)
     if layout.by_pixels(trailing):
         chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
     elif w.whole and w.taps >= WHOLE:
@@ -210,6 +215,8 @@ def pooling(
         chosen = kernels.slide
     elif prod(shape) >= FLATTENED and flat.suits(w):
         chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
+    elif blocked.suits(w, prod(leading), 4 if result.char in arguments.HALVES else result.itemsize):
+        chosen = kernels.blocked
     elif rows.suits(w, wanted):
         many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
         kept = rows.keeps(w)
@@ -220,7 +227,6 @@ def pooling(
         chosen = kernels.wide
     else:
         chosen = kernels.large
-    result = dtype if divisors is None else arguments.floating(dtype)
     axes, pooled_axes = layout.axes(shape, w, trailing), layout.axes(pooled, w, trailing)
     x, y = Given(axes, layout.element(result)), Given(pooled_axes, layout.element(result))
     more = (Given(pooled_axes, w.argmax_dtype) if wanted else None,) if divisors is None else ()
@@ -231,7 +237,7 @@ def pooling(
         pooled,
         trailing,
         chosen,
-        prod(leading + w.output[:-1]),
+        prod(leading) if chosen is kernels.blocked else prod(leading + w.output[:-1]),
         prod(shape) * result.itemsize * w.overlap,
         (x,),
         (y, *more),

@@ -596,6 +596,38 @@ def test_elements_apart(dtype, stride):
     assert result[0] == result[-1] == 0
 
 
+@pytest.mark.parametrize("part", [1, 2, 4])
+@every_number
+def test_elements_of_places_side_by_side(dtype, part):
+    @njit
+    def side_by_side(array, stride, result, step):
+        d = simd.narrowed(simd.tag(array), part)
+        simd.interleave(simd.pointer(result), 1, step, d, simd.pointer(array), 1, stride)
+
+    @njit
+    def apart(array, step, result, stride):
+        d = simd.narrowed(simd.tag(array), part)
+        simd.deinterleave(simd.pointer(result), 1, stride, d, simd.pointer(array), 1, step)
+
+    lanes, run = lanes_of(dtype) // part, lanes_of(dtype) // 4
+    stride, step = run + 3, lanes + 5
+    array = memory(dtype, 1 + lanes * stride)
+    places = array[1:].reshape(lanes, stride)
+    result = np.zeros(1 + run * step, dtype)
+    side_by_side(array, stride, result, step)
+    same_bytes(result[1:].reshape(run, step)[:, :lanes], places[:, :run].T)
+    back = np.zeros_like(array)
+    apart(result, step, back, stride)
+    same_bytes(back[1:].reshape(lanes, stride)[:, :run], places[:, :run])
+    for written, number, length in ((result, run, lanes), (back, lanes, run)):
+        assert not written[0]
+        assert not written[1:].reshape(number, -1)[:, length:].any()
+    # A run is written after those of places before it, where they overlap.
+    back = np.zeros(lanes + run, dtype)
+    apart(result, step, back, 1)
+    same_bytes(back[1 : 1 + lanes], places[:, 0])
+
+
 @every_number
 def test_cut(dtype):
     @njit

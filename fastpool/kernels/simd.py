@@ -176,13 +176,19 @@ def nans(typingctx: Any, d: Tag) -> Any:
 
 @intrinsic
 def sums(typingctx: Any, result: types.CPointer, scratch: types.CPointer) -> Any:
-    """Where to add up what goes to `result`: there, or, where it holds halves, in `scratch`."""
-    of_halves = isinstance(result.dtype, Half)
+    """`result` where it holds elements of the type that `scratch` does; else, as where it holds halves, `scratch`."""
+    alike = result.dtype == scratch.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return args[1] if of_halves else args[0]
+        return args[0] if alike else args[1]
 
-    return (scratch if of_halves else result)(result, scratch), codegen
+    return (result if alike else scratch)(result, scratch), codegen
+
+
+@intrinsic
+def alike(typingctx: Any, a: types.CPointer, b: types.CPointer) -> Any:
+    """True where both hold elements of the same type; else None, so that the compiler sees it."""
+    return (types.boolean(a, b), _true) if a.dtype == b.dtype else _constant(types.none, a, b)
 
 
 @intrinsic
@@ -736,6 +742,96 @@ def store_in_turn(
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, d, source, types.intp, types.intp, count), codegen
+
+
+def _blocks_transposed(builder: Any, vectors: list[Any]) -> list[Any]:
+    """As many vectors as 16 bytes have elements, with lane i of each such block of vector k and lane k of i swapped."""
+    n, size = vectors[0].type.count, len(vectors)
+
+    def zipped(a: Any, b: Any, start: int) -> Any:
+        places = [block + start + i // 2 + i % 2 * n for block in range(0, n, size) for i in range(size)]
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), n), places))
+
+    for _ in range(size.bit_length() - 1):
+        halves = zip(vectors[: size // 2], vectors[size // 2 :])
+        vectors = [zipped(a, b, start) for a, b in halves for start in (0, size // 2)]
+    return vectors
+
+
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """All lanes of some vectors, a power of two, one after the other."""
+    while len(parts) > 1:
+        lanes = 2 * parts[0].type.count
+        places = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
+        parts = [builder.shuffle_vector(a, b, places) for a, b in zip(parts[::2], parts[1::2])]
+    return parts[0]
+
+
+@intrinsic
+def interleave(
+    typingctx: Any,
+    memory: types.CPointer,
+    offset: types.Integer,
+    step: types.Integer,
+    d: Tag,
+    source: types.CPointer,
+    source_offset: types.Integer,
+    stride: types.Integer,
+) -> Any:
+    """Copy 16 bytes from each of as many places as there are lanes, a stride apart: all first elements side by side.
+
+    All second ones are a step further, and so on. Costs a load for 16 bytes, and a zip for each vector each time that
+    these are halved until there is one element: registers of 128 bits are all that lanes are moved in.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, offset, step, _, value, source_offset, stride = args
+        size = 128 // d.element.bitwidth
+        vectors = []
+        for k in range(size):
+            places = [builder.mul(stride, stride.type(place)) for place in range(k, d.lanes, size)]
+            parts = [_address(builder, source, value, builder.add(source_offset, place), size) for place in places]
+            vectors.append(_joined(builder, [_load(builder, part) for part in parts]))
+        for k, v in enumerate(_blocks_transposed(builder, vectors)):
+            at = builder.add(offset, builder.mul(step, step.type(k)))
+            builder.store(v, _address(builder, memory, to, at, d.lanes), align=1)
+        return context.get_dummy_value()
+
+    number = types.intp
+    return types.none(memory, number, number, d, source, number, number), codegen
+
+
+@intrinsic
+def deinterleave(
+    typingctx: Any,
+    memory: types.CPointer,
+    offset: types.Integer,
+    stride: types.Integer,
+    d: Tag,
+    source: types.CPointer,
+    source_offset: types.Integer,
+    step: types.Integer,
+) -> Any:
+    """Copy vectors that are a step apart, as many as 16 bytes have elements: `interleave` undone, place by place."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, offset, stride, _, value, source_offset, step = args
+        size = 128 // d.element.bitwidth
+        vectors = []
+        for k in range(size):
+            at = builder.add(source_offset, builder.mul(step, step.type(k)))
+            vectors.append(_load(builder, _address(builder, source, value, at, d.lanes)))
+        transposed = _blocks_transposed(builder, vectors)
+        for place in range(d.lanes):
+            v, block = transposed[place % size], place - place % size
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), size), list(range(block, block + size)))
+            part = builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), lanes)
+            at = builder.add(offset, builder.mul(stride, stride.type(place)))
+            builder.store(part, _address(builder, memory, to, at, size), align=1)
+        return context.get_dummy_value()
+
+    number = types.intp
+    return types.none(memory, number, number, d, source, number, number), codegen
 
 
 @intrinsic

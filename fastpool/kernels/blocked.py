@@ -1,0 +1,173 @@
+"""Small planes with few windows in a row: some planes are laid out element by element, and pooled as channels are.
+
+A vector of the windows of such a row has most of its lanes empty, and strides cost shuffles. In the blocked layout
+(nChw16c of oneDNN, https://uxlfoundation.github.io/oneDNN/dev_guide_understanding_memory_formats.html) a vector has the
+same element of as many planes as there are lanes: none is empty, and nothing is shuffled, whatever the windows are.
+Some planes at a time are brought into it in scratch, and their results out of it, which costs as much as two or three
+places of a window. It takes .15 to .6 of the time of `fastpool.kernels.rows`, of integers of one byte .1 to .5.
+"""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+
+import numpy as np
+
+from fastpool.kernels import simd
+from fastpool.kernels.compiled import inline
+from fastpool.kernels.geometry import ONE, axes, layout, places_inside
+from fastpool.kernels.launch import kernel
+from fastpool.kernels.max_pool import larger
+from fastpool.kernels.pixels import SHARED, maximum, meeting, total
+from fastpool.kernels.rows import gather
+from fastpool.kernels.tile import fill
+from fastpool.window import Window
+
+#: There is room for so many elements of a plane, and so many places of all of its windows.
+ELEMENTS, PLACES = 1 << 9, 1 << 12
+
+
+def suits(w: Window, planes: int, itemsize: int) -> bool:
+    """Return whether pooling so many planes, in elements of so many bytes, is fastest, and works, this way.
+
+    What it costs for a row of windows is to move elements, and to reduce places; else it is to reduce rows, however
+    few windows they have. The numbers are fitted to measured times.
+    """
+    moved = 0.3 * prod(w.input) / prod(w.output[:-1])
+    reduced = w.output[-1] * (0.16 * w.taps + 0.5)
+    others = 5 + (3 if w.side_by_side else 5) * prod(w.kernel_size[:-1])
+    fits = prod(w.input) <= ELEMENTS and prod(w.output) * w.taps <= PLACES
+    return fits and planes * itemsize >= SHARED * simd.BYTES and (moved + reduced) * sqrt(itemsize / 4) < others
+
+
+@inline
+def list_places(z, h, w, channels, taps, offsets, steps, counts):
+    """List, for all windows of a plane, where the elements are that they have, and which places these are in them."""
+    row_step = w.input * channels
+    for line in range(z.output * h.output):
+        deep, top = line // h.output * z.stride - z.before, line % h.output * h.stride - h.before
+        lines = (*places_inside(z, deep), *places_inside(h, top))
+        for column in range(w.output):
+            out, side = line * w.output + column, column * w.stride - w.before
+            left, right = places_inside(w, side)
+            places, of_window = simd.offset(steps, out * taps), simd.offset(offsets, out * taps)
+            counts[out] = meeting(z, h, w, lines, left, right, row_step, channels, of_window, places)
+            for k in range(counts[out]):
+                of_window[k] += ((deep * h.input + top) * w.input + side) * channels
+
+
+@inline
+def lay_out(d, planes, at, size, count, blocked):
+    """Bring `count` planes of so many elements into the blocked layout: with longer vectors, addresses would spill."""
+    d2, run = simd.narrowed(d, 2), simd.lanes(simd.narrowed(d, 4))
+    for plane in range(0, count, simd.lanes(d2)):
+        for i in range(0, size, run):
+            simd.rolled()
+            simd.interleave(blocked, i * count + plane, count, d2, planes, at + plane * size + i, size)
+
+
+@inline
+def bring_back(d, blocked, size, count, planes, at):
+    """Bring `count` planes of so many elements out of the blocked layout, a quarter of a vector of each at a time."""
+    d4 = simd.narrowed(d, 4)
+    run = simd.lanes(d4)
+    # Runs reach over the end of their plane: the next one's first elements are written after that.
+    for i in range((size - 1) // run * run, -1, -run):
+        for plane in range(0, count, run):
+            simd.rolled()
+            simd.deinterleave(planes, at + plane * size + i, size, d4, blocked, i * count + plane, count)
+
+
+@inline
+def write(d, blocked, size, count, planes, result, first, stop):
+    """Write `count` planes from the first on to a result, by way of scratch, `planes`, near the end of what is ours."""
+    at, end = first * size, stop * size
+    if simd.alike(result, planes) is not None and at + count * size + simd.lanes(d) <= end:
+        bring_back(d, blocked, size, count, simd.sums(result, planes), at)
+    else:
+        bring_back(d, blocked, size, count, planes, 0)
+        for i in range(0, min(count * size, end - at), simd.lanes(d)):
+            simd.rolled()
+            simd.store_before(result, at + i, simd.load(d, planes, i), end)
+
+
+@inline
+def sweep(start, stop, geometry, x, y, argmax, d, dp, reduce, more):
+    """Pool planes from start to stop, as many at a time as some vectors have lanes.
+
+    `reduce(0, offsets, steps, count, line, column, into, channels, given)` writes what a window's elements are reduced
+    to, as those of `fastpool.kernels.pixels` do; `given` is (d, dp, blocked, result, result_at, w, more).
+    """
+    z, h, w = axes(geometry)
+    source, elements = layout(x), simd.pointer(x)
+    lanes, rows = simd.lanes(d), z.input * h.input
+    count, size = SHARED * lanes, rows * w.input
+    outputs, taps = z.output * h.output * w.output, z.kernel * h.kernel * w.kernel
+    tables, counts_table = np.empty((2, outputs * taps), np.int64), np.empty(outputs, np.int64)
+    offsets, steps, counts = simd.pointer(tables), simd.pointer(tables[1]), simd.pointer(counts_table)
+    list_places(z, h, w, count, taps, offsets, steps, counts)
+    # Runs of elements are read, and written, over the end of a plane.
+    room = (max(size, outputs) + lanes) * count
+    scratch, blocked_scratch, result_scratch = simd.scratch(d, room), simd.scratch(d, room), simd.scratch(d, room)
+    positions_room = 0 if argmax is None else room
+    at_scratch, planes_at_scratch = simd.scratch(dp, positions_room), simd.scratch(dp, positions_room)
+    planes, blocked = simd.pointer(scratch), simd.aligned(simd.pointer(blocked_scratch))
+    result, result_at = simd.aligned(simd.pointer(result_scratch)), simd.aligned(simd.pointer(at_scratch))
+    given = (d, dp, blocked, result, simd.beside(argmax, result_at), w, more)
+    one = source.row_step == w.input and source.inner_step == size
+    one = one and source.outer_step == source.inner * source.inner_step and simd.alike(elements, planes) is not None
+    fill(d, planes, 0, room - lanes, simd.splat(d, 0))  # where there are no planes, it is divided, too
+    for plane in range(start, stop, count):
+        if one and plane + count <= stop and (plane + count) * size + lanes <= source.end:
+            lay_out(d, simd.sums(elements, planes), plane * size, size, count, blocked)
+        else:
+            last = min(stop, plane + count)
+            gather(d, elements, source, ONE, rows, w.input, plane * rows, last * rows, larger, None, planes)
+            lay_out(d, planes, 0, size, count, blocked)
+        out = 0
+        for line in range(z.output * h.output):
+            for column in range(w.output):
+                at = out * taps
+                reduce(
+                    0, simd.offset(offsets, at), simd.offset(steps, at), counts[out], line, column, out * count, count,
+                    given,
+                )  # fmt: skip
+                out += 1
+        write(d, result, outputs, count, planes, simd.pointer(y), plane, stop)
+        if argmax is not None:
+            write(dp, result_at, outputs, count, simd.pointer(planes_at_scratch), simd.pointer(argmax), plane, stop)
+    simd.keep((tables, counts_table, scratch, blocked_scratch, result_scratch, at_scratch, planes_at_scratch))
+
+
+@inline
+def take_maxima(base, offsets, steps, count, line, column, into, channels, given):
+    """Write a window's maxima, and where they are."""
+    d, dp, blocked, result, result_at, _, _ = given
+    maximum(base, offsets, steps, count, line, column, into, channels, (d, dp, blocked, result, result_at))
+
+
+@inline
+def average(base, offsets, steps, count, line, column, into, channels, given):
+    """Write a window's averages: sums of as many elements as a row has are added up, to round as little as those."""
+    d, _, blocked, result, _, w, (heights, widths) = given
+    d4 = simd.widened(d, SHARED)
+    whole = simd.between(d4, 0, channels)
+    v = total(d4, blocked, base, offsets, min(w.kernel, count), whole, True)
+    for k in range(w.kernel, count, w.kernel):
+        v = v + total(d4, blocked, base, simd.offset(offsets, k), min(w.kernel, count - k), whole, True)
+    simd.store(result, into, v / simd.splat(d4, heights[line] * widths[column]))
+
+
+@kernel(writes=2)
+def max_pool_blocked(start, stop, geometry, x, y, argmax):
+    """Pool planes from start to stop of x (A, B, D * H, W)."""
+    d = simd.tag(x)
+    sweep(start, stop, geometry, x, y, argmax, d, simd.position_tag(d, argmax), take_maxima, None)
+
+
+@kernel()
+def avg_pool_blocked(start, stop, geometry, x, heights, widths, y):
+    """Average the windows of planes from start to stop of x (A, B, D * H, W)."""
+    d = simd.tag(x)
+    divisors = simd.pointer(heights), simd.pointer(widths)
+    sweep(start, stop, geometry, x, y, None, d, simd.position_tag(d, None), average, divisors)

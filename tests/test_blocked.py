@@ -1,0 +1,115 @@
+"""Small planes of few windows in a row: as many at a time as vectors have lanes, and those that are left."""
+
+import numba
+import numpy as np
+import pytest
+from helpers import and_magnitude, few_numbers, near, same_bits, same_values, terms
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastpool
+from fastpool import plans, reference
+from fastpool.kernels import blocked
+from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out, random_array
+from fastpool.window import window
+
+SUITS = blocked.suits
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _however_few():
+    """Any planes that there is room for take this way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocked, "suits", lambda w, planes, itemsize: fits(w))
+        patch.setattr(plans, "FLATTENED", 1 << 60)
+        plans.pooling.cache_clear()
+        yield
+    plans.pooling.cache_clear()
+
+
+def fits(w):
+    return np.prod(w.input) <= blocked.ELEMENTS and np.prod(w.output) * w.taps <= blocked.PLACES
+
+
+def compare(x, kernel_size, *parameters, count_include_pad=True):
+    """Compare the maxima, their positions and the averages with those of the reference."""
+    parameters = (kernel_size, *parameters)
+    maxima, averages = (f"{name}_pool{len(kernel_size)}d" for name in ("max", "avg"))
+    expected, positions = getattr(reference, maxima)(x, *parameters, return_argmax=True)
+    y, argmax = getattr(fastpool, maxima)(x, *parameters, return_argmax=True)
+    same_values(y, expected)
+    same_values(argmax, positions)
+    same_values(getattr(fastpool, maxima)(x, *parameters), expected)
+    with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
+        y = getattr(fastpool, averages)(x, *parameters, count_include_pad=count_include_pad)
+        given = and_magnitude(x)
+        expected, magnitude = getattr(reference, averages)(given, *parameters, count_include_pad=count_include_pad)
+    near(y, expected, magnitude, terms(y.dtype, kernel_size))
+
+
+@given(data=st.data())
+def test_all_together(data):
+    ndim = data.draw(st.integers(1, 3))
+    leading = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 60)))
+    shape = leading + data.draw(st.tuples(*[st.integers(1, most) for most in ((60,), (12, 9), (5, 6, 7))[ndim - 1]]))
+    kernel_size, stride = data.draw(st.tuples(*[st.tuples(*[st.integers(1, 5)] * ndim)] * 2))
+    dilation = data.draw(st.tuples(*[st.integers(1, 2)] * ndim))
+    reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
+    padding = tuple((data.draw(st.integers(0, r)), data.draw(st.integers(0, r))) for r in reach)
+    parameters = (kernel_size, stride, padding, dilation, data.draw(st.booleans()))
+    try:
+        window(shape[2:], *parameters, elements=True)
+    except ValueError:  # a window that does not fit, or of nothing but padding
+        return
+    x = laid_out(few_numbers(data, shape), data.draw(st.sampled_from(INPUT_LAYOUTS)))
+    compare(x, *parameters, count_include_pad=data.draw(st.booleans()))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f2", "f4", "f8"])
+def test_any_number_of_planes(dtype):
+    """Runs of 16 bytes reach over the ends of planes of one, two and three windows, but not of the last one."""
+    group = blocked.SHARED * (32 if dtype == "f2" else 64) // np.dtype(dtype).itemsize
+    for count in (1, 2, 15, group - 1, group, group + 1, 2 * group, 2 * group + 2):
+        for width in (4, 6, 8):
+            compare(random_array((count, 3, width), dtype, kind="gaps"), (3, 3), (1, 2))
+
+
+@pytest.mark.parametrize("spatial", [(5, 4), (7, 7), (4, 7, 7), (9,)])
+def test_nothing_is_written_behind_the_results(spatial):
+    kernel_size = (3,) * len(spatial)
+    for count in (63, 64, 65, 131):
+        x = random_array((count, *spatial), "f4")
+        for name in ("max", "avg"):
+            pool = getattr(fastpool, f"{name}_pool{len(spatial)}d")
+            y = pool(x, kernel_size, 2)
+            around = np.full(y.size + 64, 77, y.dtype)
+            pool(x, kernel_size, 2, out=around[32:-32].reshape(y.shape))
+            same_bits(around[32:-32].reshape(y.shape), y)
+            assert (np.delete(around, np.s_[32:-32]) == 77).all()
+
+
+def test_any_ranges_of_planes():
+    """Threads begin and end amid what is taken at a time."""
+    x = random_array((1, 333, 7, 7), "f4", kind="gaps")
+    w = window((7, 7), (3, 3), (2, 2), 1, 1)
+    shape = (*x.shape[:2], *w.output)
+    argmax, y, averages = np.empty(shape, np.uint8), np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+    divisors = tuple(np.full((1, 1, 1, n), k, x.dtype) for n, k in zip(w.output, w.kernel_size))
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    try:
+        blocked.max_pool_blocked(333, 1 << 40, w.geometry, x, y, argmax)
+        blocked.avg_pool_blocked(333, 1 << 40, w.geometry, x, *divisors, averages)
+    finally:
+        numba.set_num_threads(before)
+    expected = reference.max_pool2d(x, 3, 2, 1, return_argmax=True)
+    same_values(y, expected[0])
+    same_values(argmax, expected[1])
+    same_bits(averages, fastpool.avg_pool2d(x, 3, 2, 1))
+
+
+def test_what_it_is_for():
+    assert SUITS(window((7, 7), 3, 2, 1, 1), 64, 4)
+    assert not SUITS(window((7, 7), 3, 2, 1, 1), 63, 4)  # too few
+    assert not SUITS(window((14, 14), 2, 2, 0, 1), 999, 4)  # rows of seven windows
+    assert SUITS(window((14, 14), 3, 2, 1, 1), 999, 1)
