@@ -55,8 +55,9 @@ COLLECTED = 9
 #: And pairs of elements in rows of so many windows a place down; rows longer than so many elements are cut.
 PAIRS, LONG = 10, 2048
 #: In more windows than so many a pixel is not asked for its gradients, but these are gone through, if sums of so many
-#: channels of a plane fit a cache; in four times as many, if those of fewer do.
-OVERLAP, ROOMY, LEAST = 16, 16, 12
+#: channels of a plane fit a cache; in twice as many, if not; and in any, if those of so many do, and the channels are
+#: too few to be asked.
+OVERLAP, ROOMY, SUMMED = 16, 16, 48
 #: Of small planes it is listed where so many gradients may go, if there are a quarter as many planes as places.
 TARGETS, REPEATED = 1 << 17, 4
 
@@ -268,8 +269,12 @@ def scattering_of(
         plan = scattering_of(of_line, (prod(shape) // of_line.input[0], *of_line.input), dtype, contiguous, ())
         pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
         return replace(plan, w=w, shape=shape, pooled=pooled, laid=of_line)
-    asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 4 * OVERLAP) * prod(w.stride)
-    small = contiguous and _small(w, shape, channels)
+    asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 2 * OVERLAP) * prod(w.stride)
+    summed = not asked and max_pool_backward.sums_channels(w)
+    if FEW <= channels < MANY and not w.side_by_side:
+        summed |= max_pool_backward.fits(w, SUMMED)
+    summed &= contiguous and channels > 3
+    small = contiguous and _small(w, shape, channels) and not summed
     if channels == 1 and w.whole:
         kernel = whole.max_pool_whole_backward
     elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
@@ -284,7 +289,7 @@ def scattering_of(
         kernel = pairs.collect(w.padding[-1][0] % 2 == 1, w.input[-1] > LONG)
     elif small:
         kernel = max_pool_backward.scatter_small
-    elif channels > FEW and contiguous and not asked and max_pool_backward.fits(w, LEAST):
+    elif summed:
         kernel = max_pool_backward.scatter_channels
     else:
         kernel = max_pool_backward.scatter(layout.by_pixels(trailing))

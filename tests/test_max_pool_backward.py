@@ -409,6 +409,34 @@ def test_threads_share_planes(dtype, mebibytes, spatial, window):
     same_bits(out, dx)
 
 
+@given(st.data(), st.sampled_from(["f4", "f2"]), st.sampled_from([4, 17]))
+@settings(max_examples=25)
+def test_bands_of_planes_with_channels_last(data, dtype, channels):
+    # Sums go up a plane that they have no room for, and threads begin and end anywhere in one.
+    spatial = data.draw(st.tuples(st.integers(80, 100), st.integers(60, 80)))
+    kernel_size = data.draw(st.tuples(st.integers(5, 13), st.integers(9, 13)))
+    padding = tuple((data.draw(st.integers(0, k - 1)), data.draw(st.integers(0, k - 1))) for k in kernel_size)
+    window = {"kernel_size": kernel_size, "stride": data.draw(st.tuples(st.integers(1, 5), st.just(1)))}
+    window |= {"padding": padding, "ceil_mode": data.draw(st.booleans()), "data_format": "channels_last"}
+    shape, dy, argmax = anywhere(spatial, dtype, (2,), (channels,), **window)
+    before = numba.get_num_threads()
+    numba.set_num_threads(data.draw(st.integers(1, numba.config.NUMBA_NUM_THREADS)))
+    try:
+        dx = fastpool.max_pool2d_backward(dy, argmax, shape, **window)
+    finally:
+        numba.set_num_threads(before)
+    same_bits(dx, reference.max_pool2d_backward(dy, argmax, shape, **window))
+
+
+def test_a_band_of_windows_that_hang_over_the_end():
+    # Those of the band before reach over it, too.
+    window = {"kernel_size": (11, 13), "stride": (3, 1), "padding": ((0, 8), (6, 1)), "ceil_mode": True}
+    window["data_format"] = "channels_last"
+    shape, dy, argmax = anywhere((100, 80), "f4", (2,), (17,), **window)
+    dx, expected = (m.max_pool2d_backward(dy, argmax, shape, **window) for m in (fastpool, reference))
+    same_bits(dx, expected)
+
+
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f2", "i1"]), st.sampled_from([1, 3, 17]))
 @settings(max_examples=300)
 def test_many_small_planes(data, ndim, dtype, channels):

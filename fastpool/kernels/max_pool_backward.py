@@ -44,8 +44,8 @@ SMALL, ROOM = 1 << 13, 32
 SUMMED, ENTRIES = 1 << 11, 1 << 13
 #: With so many gradients, the next elements are asked for, of arrays of so many bytes: others are in some cache.
 BLOCK, ASKED = 16, 1 << 22
-#: Of channels that are last, so many are summed up at a time.
-SHARED = 1 << 7
+#: Of channels that are last, up to so many are summed up at a time: of a plane at least so many, of a band a vector.
+SHARED, LEAST = 1 << 7, 12
 
 
 @inline
@@ -239,6 +239,15 @@ def fits(w: Window, channels: int) -> bool:
     return w.taps <= LOOKED_UP and 4 * size * channels <= BAND
 
 
+def sums_channels(w: Window) -> bool:
+    """Return whether scratch has room for some channels of a plane, or of a band of one whose rows all have windows."""
+    if fits(w, LEAST):
+        return True
+    span, stride = _spans(w)[-2:][0], w.stride[-2:][0]
+    line = max(w.padding[-1][0] + w.input[-1], (w.output[-1] - 1) * w.stride[-1] + _spans(w)[-1])
+    return len(w.input) == 2 and stride <= span and w.taps <= LOOKED_UP and simd.BYTES * span * line <= BAND
+
+
 def pads(w: Window, small: bool) -> bool:
     """Return whether `scatter_padded` is fastest: windows are many, and large, or at edges, and these not listed."""
     inner = prod(max(0, n - span + 1) / out for n, span, out in zip(w.input, _spans(w), w.output))
@@ -364,28 +373,69 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
     simd.keep((table, sums_scratch))
 
 
+@inline
+def band_origin(h, begin, first, top):
+    """Return which row, with its padding, is the first of a band: of window `begin`, or of our first one."""
+    return min(begin * h.stride, h.before + top) if begin == first else begin * h.stride
+
+
+@inline
+def add_channels(d, dp, gradients, positions, result, at, count, channels, w, offsets, sums, shared, under):
+    """Add some channels' gradients of a row of outputs, last to first; ask for the next ones', and for dx."""
+    for i in range(w.output - 1, -1, -1):
+        g, a = simd.offset(gradients, at + i * channels), simd.offset(positions, at + i * channels)
+        s = simd.offset(sums, i * w.stride * shared)
+        ask(d, g, -2 * channels, count)
+        ask(dp, a, -2 * channels, count)
+        ask(d, result, under + i * w.stride * channels, count)
+        rest = count % 4
+        for j in range(0, count - rest, 4):
+            k, m, n, p = offsets[a[j]], offsets[a[j + 1]], offsets[a[j + 2]], offsets[a[j + 3]]
+            s[k + j] += simd.load_scalar(g, j)
+            s[m + j + 1] += simd.load_scalar(g, j + 1)
+            s[n + j + 2] += simd.load_scalar(g, j + 2)
+            s[p + j + 3] += simd.load_scalar(g, j + 3)
+        for j in range(count - rest, count):
+            s[offsets[a[j]] + j] += simd.load_scalar(g, j)
+
+
+@inline
+def move_behind(d, x, count, by):
+    """Move the first elements of x on, over what is behind them, and set those before to zero."""
+    lanes = simd.lanes(d)
+    for i in range(count - lanes, -1, -lanes):
+        simd.store(x, by + i, simd.load(d, x, i))
+    simd.store_before(x, by, simd.load(d, x, 0), by + count % lanes)
+    clear(d, x, 0, by)
+
+
 @kernel()
 def scatter_channels(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
 
-    Many channels are last. Some of them are summed up at a time, so that what windows reach over is near, in scratch
-    that has padding around; their gradients, a pixel apart, and what will be written are asked for before their turn:
-    that spares a third of the time. All arrays are contiguous.
+    Channels are last. Some of them are summed up at a time, so that what windows reach over is near, in scratch that
+    has padding around; their gradients, a pixel apart, and what will be written are asked for before their turn: that
+    spares a third of the time. Of a large plane scratch has a band of rows, which goes up the plane: those that no
+    window before reaches are written, and the others moved. All arrays are contiguous.
     """
     z, h, w = axes(geometry)
     d, dp = simd.tag(dy), simd.tag(argmax)
     gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
     channels, rows, lines = dx.shape[3] // w.input, z.input * h.input, z.output * h.output
-    high, line = padded(h), padded(w)
+    high, line, span = padded(h), padded(w), (h.places - 1) * h.dilation + 1
+    most = lines
+    shared = BAND // (4 * padded(z) * high * line) // 4 * 4
+    if shared < LEAST:
+        high, most = 2 * span, span // h.stride
+        shared = 2 * BAND // (simd.BYTES * high * line) * simd.lanes(d)
+    shared = min(SHARED, ceil_div(channels, 4) * 4, shared)
     pixels = padded(z) * high * line
-    shared = min(SHARED, ceil_div(channels, 4) * 4, BAND // (4 * pixels) // 4 * 4)
     table = np.empty(z.places * h.places * w.places, np.int64)
     offsets = simd.pointer(table)
     list_offsets(z, h, w, high, line, shared, offsets)
     far = is_far(geometry)
     sums_scratch = simd.scratch(d, pixels * shared + simd.lanes(d))
     sums = simd.pointer(sums_scratch)
-    clear(d, sums, 0, pixels * shared)
     row = stop
     while row > start:
         plane = (row - 1) // rows
@@ -397,32 +447,31 @@ def scatter_channels(start, stop, geometry, dy, argmax, dx):
             first, last = reach(h, top, bottom)
         for channel in range(0, channels, shared):
             count = min(shared, channels - channel)
-            for out in range(last - 1, first - 1, -1):
-                to = (out // h.output * z.stride * high + out % h.output * h.stride) * line * shared
-                first_at = (plane * lines + out) * w.output * channels + channel
-                under = plane * rows + out // h.output * z.stride * h.input + out % h.output * h.stride
-                for i in range(w.output - 1, -1, -1):
-                    at = first_at + i * channels
-                    g, a = simd.offset(gradients, at), simd.offset(positions, at)
-                    s = simd.offset(sums, to + i * w.stride * shared)
-                    ask(d, g, -2 * channels, count)
-                    ask(dp, a, -2 * channels, count)
-                    ask(d, result, (under * w.input + i * w.stride) * channels + channel, count)
-                    rest = count % 4
-                    for j in range(0, count - rest, 4):
-                        k, m, n, p = offsets[a[j]], offsets[a[j + 1]], offsets[a[j + 2]], offsets[a[j + 3]]
-                        s[k + j] += simd.load_scalar(g, j)
-                        s[m + j + 1] += simd.load_scalar(g, j + 1)
-                        s[n + j + 2] += simd.load_scalar(g, j + 2)
-                        s[p + j + 3] += simd.load_scalar(g, j + 3)
-                    for j in range(count - rest, count):
-                        s[offsets[a[j]] + j] += simd.load_scalar(g, j)
-            for y in range(rows):
-                inside = ((z.before + y // h.input) * high + h.before + y % h.input) * line + w.before
-                into = (plane * rows + y) * w.input * channels + channel
-                for x in range(w.input if top <= y < bottom else 0):
-                    put_sums(d, result, into + x * channels, sums, (inside + x) * shared, count, far)
-                clear(d, sums, inside * shared, (inside + w.input) * shared)  # what is on padding does not matter
+            clear(d, sums, 0, pixels * shared)
+            begin, low = max(first, last - most), bottom
+            origin = band_origin(h, begin, first, top)
+            behind = last
+            while low > top:
+                for out in range(behind - 1, begin - 1, -1):
+                    number, y = out // h.output * z.stride, out % h.output * h.stride
+                    add_channels(
+                        d, dp, gradients, positions, result,
+                        (plane * lines + out) * w.output * channels + channel, count, channels, w, offsets,
+                        simd.offset(sums, (number * high + y - origin) * line * shared), shared,
+                        (plane * rows + number * h.input + y) * w.input * channels + channel,
+                    )  # fmt: skip
+                upper = top if begin == first else min(low, max(top, (begin - 1) * h.stride + span - h.before))
+                for y in range(upper, low):
+                    inside = (z.before + y // h.input) * high + h.before + y % h.input - origin
+                    into = (plane * rows + y) * w.input * channels + channel
+                    for x in range(w.input):
+                        at = (inside * line + w.before + x) * shared
+                        put_sums(d, result, into + x * channels, sums, at, count, far)
+                low, behind = upper, begin
+                if low > top:
+                    begin, before = max(first, begin - most), origin
+                    origin = band_origin(h, begin, first, top)
+                    move_behind(d, sums, (span - h.stride) * line * shared, (before - origin) * line * shared)
     simd.keep((table, sums_scratch))
 
 
