@@ -40,8 +40,9 @@ NARROW = 4
 NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (64, 10, 10), (64, 15, 15), 8
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
-#: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side.
-WHOLE, SIDE_BY_SIDE = 8, 1024
+#: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side;
+#: backwards, up to so many.
+WHOLE, IN_ROW, IN_ROW_BACK = 8, 1 << 12, 1 << 10
 #: Of windows side by side, up to so many elements are put together in cache.
 PATCH = 1 << 12
 #: So many elements may be one row of scratch.
@@ -58,8 +59,8 @@ PAIRS, LONG = 10, 2048
 #: channels of a plane fit a cache; in twice as many, if not; and in any, if those of so many do, and the channels are
 #: too few to be asked.
 OVERLAP, ROOMY, SUMMED = 16, 16, 48
-#: Of small planes it is listed where so many gradients may go, if there are a quarter as many planes as places.
-TARGETS, REPEATED = 1 << 17, 4
+#: Of small planes it is listed where so many gradients may go, if there are so many planes; more, without edges.
+TARGETS, REPEATED, WITHOUT_EDGES = 1 << 17, 32, 128
 
 
 @dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
@@ -200,12 +201,15 @@ def pooling(
         plane = w.kernel_size[1:], w.stride[1:], w.padding[1:], w.dilation[1:], *numbers[4:], data_format
         return pooling(2, kernels, shape, dtype, wanted, divisors, plane)  # of slices, each for itself
     pooled = leading + w.output + trailing
-    many = _side_by_side(prod(leading)) if w.whole and w.taps < WHOLE and not layout.by_pixels(trailing) else 1
-    if many > 1:
+    single = w.taps == 1 and w.input == w.output  # of each element a window
+    windows = prod(shape) // w.taps
+    tiny = single or (w.whole and w.taps < WHOLE and not layout.by_pixels(trailing))
+    many = _side_by_side(windows, IN_ROW) if tiny else 1
+    line = windows // many, many * w.taps
+    if many > 1 and line != shape:
         of_line = w.taps, None, 0, 1, False, "channels_first"
-        line = prod(leading) // many, many * w.taps
         plan = pooling(1, kernels, line, dtype, wanted, divisors, of_line)
-        return replace(plan, w=w, shape=pooled, pooled=pooled, laid=plan.w)
+        return replace(plan, w=w, shape=pooled, pooled=pooled, trailing=trailing, laid=plan.w)
     kernel, stride, _ = w.in_row
     result = dtype if divisors is None else arguments.floating(dtype)
     if layout.by_pixels(trailing):
@@ -263,7 +267,8 @@ def scattering_of(
 ) -> Plan:
     """Plan the backward of a max pooling of these windows."""
     channels = prod(trailing)
-    many = _side_by_side(prod(shape) // w.taps) if w.whole and w.taps < WHOLE and channels == 1 else 1
+    tiny = w.whole and w.taps < WHOLE and channels == 1
+    many = _side_by_side(prod(shape) // w.taps, IN_ROW_BACK) if tiny else 1
     if many > 1:
         of_line = window((many * w.taps,), w.taps, None, 0, 1)
         plan = scattering_of(of_line, (prod(shape) // of_line.input[0], *of_line.input), dtype, contiguous, ())
@@ -414,9 +419,9 @@ def _uniform(w: Window, include_pad: bool, override: int | None) -> bool:
     return include_pad or override is not None or not any(map(any, w.padding))
 
 
-def _side_by_side(planes: int) -> int:
-    """Return how many of so many tiny planes make a row, of which there are some, and all alike."""
-    return next(n for n in range(min(SIDE_BY_SIDE, max(planes, 1)), 0, -1) if planes % n == 0)
+def _side_by_side(planes: int, most: int) -> int:
+    """Return how many of so many tiny planes make a row: at most so many, all rows alike."""
+    return next(n for n in range(min(most, max(planes, 1)), 0, -1) if planes % n == 0)
 
 
 def _from_first(w: Window) -> bool:
@@ -440,7 +445,7 @@ def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:
     """Whether planes of few channels are so small, and so many, that it is listed where gradients of each place go."""
     size, targets = prod(w.input) * channels, prod(w.output) * w.taps * channels  # the channels are in the list, too
     suits = channels <= FEW and size < max_pool_backward.SMALL and targets <= TARGETS
-    return suits and REPEATED * prod(shape) >= w.taps * size
+    return suits and prod(shape) >= size * (REPEATED if any(map(any, w.padding)) else WITHOUT_EDGES)
 
 
 def _in_pairs(w: Window) -> bool:

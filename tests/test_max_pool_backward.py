@@ -447,7 +447,7 @@ def test_many_small_planes(data, ndim, dtype, channels):
     trailing = () if channels == 1 else (channels,)
     if trailing:
         window["data_format"] = "channels_last"
-    shape, dy, argmax = anywhere(spatial, dtype, (data.draw(st.integers(20, 90)),), trailing, **window)
+    shape, dy, argmax = anywhere(spatial, dtype, (data.draw(st.integers(24, 160)),), trailing, **window)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = backward(reference, ndim, dy, argmax, shape, **window)
     memory = np.full(expected.size + 512, 77, dtype)

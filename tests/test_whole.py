@@ -47,6 +47,24 @@ def test_tiny_planes_are_windows_of_a_row(spatial):
         compare_backward(random_array((*leading, *[1] * ndim), "f4"), spatial)
 
 
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_windows_of_one_element_are_those_of_a_row(data_format):
+    for shape in ((3, 5, 40, 7), (4099, 1), (1, 1), (0, 3, 3), (5, 2, 2, 2, 2)):
+        ndim = max(1, len(shape) - 2)
+        x = random_array(shape, "f4", 0, "specials")
+        for given_x in (x, laid_out(x, "every second")):
+            for others in ({"stride": 1}, {"stride": 1, "dilation": 3, "ceil_mode": True}):
+                for wanted in ({}, {"return_argmax": True}, {"return_indices": True}):
+                    parameters = {"data_format": data_format, **others, **wanted}
+                    y, expected = (
+                        getattr(m, f"max_pool{ndim}d")(given_x, 1, **parameters) for m in (fastpool, reference)
+                    )
+                    for one, other in zip(y, expected, strict=True) if wanted else [(y, expected)]:
+                        same_values(one, other)
+            y = getattr(fastpool, f"avg_pool{ndim}d")(given_x, 1, data_format=data_format, divisor_override=2)
+            same_values(y, given_x / np.float32(2))
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "f4", "f8", "u1", "i2", "i8"])
 def test_nothing_is_written_behind_the_results(name):
     x = random_array((5, 7, 6, 9), "f4", 0, "ties").astype(dtype_named(name))
