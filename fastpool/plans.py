@@ -59,7 +59,8 @@ PAIRS, LONG = 10, 2048
 #: channels of a plane fit a cache; in twice as many, if not; and in any, if those of so many do, and the channels are
 #: too few to be asked.
 OVERLAP, ROOMY, SUMMED = 16, 16, 48
-#: Of small planes it is listed where so many gradients may go, if there are so many planes; more, without edges.
+#: Of small planes it is listed where so many gradients may go, if there are so many planes, or twice as many where
+#: channels could be summed up; more, without edges.
 TARGETS, REPEATED, WITHOUT_EDGES = 1 << 17, 32, 128
 
 
@@ -279,7 +280,7 @@ def scattering_of(
     if FEW <= channels < MANY and not w.side_by_side:
         summed |= max_pool_backward.fits(w, SUMMED)
     summed &= contiguous and channels > 3
-    small = contiguous and _small(w, shape, channels) and not summed
+    small = contiguous and _small(w, shape, channels, 2 * REPEATED if summed else REPEATED)
     if channels == 1 and w.whole:
         kernel = whole.max_pool_whole_backward
     elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
@@ -441,11 +442,11 @@ def _in_route(w: Window, channels: int) -> bool:
     return w.stride[-1] == w.kernel_size[-1] == 2 and suits and _from_first(w)
 
 
-def _small(w: Window, shape: tuple[int, ...], channels: int) -> bool:
+def _small(w: Window, shape: tuple[int, ...], channels: int, least: int) -> bool:
     """Whether planes of few channels are so small, and so many, that it is listed where gradients of each place go."""
     size, targets = prod(w.input) * channels, prod(w.output) * w.taps * channels  # the channels are in the list, too
     suits = channels <= FEW and size < max_pool_backward.SMALL and targets <= TARGETS
-    return suits and prod(shape) >= size * (REPEATED if any(map(any, w.padding)) else WITHOUT_EDGES)
+    return suits and prod(shape) >= size * (least if any(map(any, w.padding)) else WITHOUT_EDGES)
 
 
 def _in_pairs(w: Window) -> bool:
