@@ -45,6 +45,8 @@ SHORT = 32
 WHOLE, IN_ROW, IN_ROW_BACK = 8, 1 << 12, 1 << 10
 #: Of windows side by side, up to so many elements are put together in cache.
 PATCH = 1 << 12
+#: Columns of planes of so few elements, even side by side, are summed up in the blocked layout; of no smaller batches.
+TINY, BATCH = 32, 24
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
 #: Up to so many channels are one by one in lists of targets, so many are routed, and pixels of no fewer asked for them.
@@ -221,7 +223,7 @@ def pooling(
         chosen = kernels.slide
     elif prod(shape) >= FLATTENED and flat.suits(w):
         chosen = kernels.flat(ndim == 3 and (not wanted or flat.by_slices(w)))
-    elif blocked.suits(w, prod(leading), 4 if result.char in arguments.HALVES else result.itemsize):
+    elif blocked.suits(w, prod(leading), _computed(result)):
         chosen = kernels.blocked
     elif rows.suits(w, wanted):
         many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
@@ -379,7 +381,10 @@ def folding(shape: tuple[int, ...], dtype: np.dtype[Any], output_size: Any, of_w
     image = layout.axes(result if len(result) > ndim + 1 else (1, *result), w)
     blocks, images = Given((*image[:2], w.taps, prod(w.output)), dtype), Given(image, dtype)
     nbytes = (prod(shape) + prod(result)) * dtype.itemsize
-    return Plan(w, result, dtype, shape, (), _sums(w, prod(image[:2])), prod(image[:3]), nbytes, (blocks,), (images,))
+    planes = prod(image[:2])
+    kernel = _sums(w, planes, dtype)
+    rows_out = planes if kernel is blocked.accumulate_blocked else prod(image[:3])
+    return Plan(w, result, dtype, shape, (), kernel, rows_out, nbytes, (blocks,), (images,))
 
 
 @lru_cache(maxsize=4096)
@@ -393,7 +398,10 @@ def folding_batch(shape: tuple[int, ...], dtype: np.dtype[Any], windows: Any, of
     # In the order of the columns: image after image, channel by channel.
     blocks, images = Given((c, w.taps, n, length), dtype, (0, 2, 1, 3)), Given(shape, dtype, (1, 0, 2, 3))
     nbytes = (prod(shape) + prod(cols)) * dtype.itemsize
-    return Plan(w, shape, dtype, cols, (), _sums(w, n * c), prod(shape[:3]), nbytes, (blocks,), (images,))
+    kernel, rows_out = _sums(w, n * c, dtype, n), prod(shape[:3])
+    if kernel is blocked.accumulate_blocked:
+        rows_out = n * c  # planes
+    return Plan(w, shape, dtype, cols, (), kernel, rows_out, nbytes, (blocks,), (images,))
 
 
 @lru_cache(maxsize=4096)
@@ -418,6 +426,11 @@ def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtyp
 def _uniform(w: Window, include_pad: bool, override: int | None) -> bool:
     """Whether all windows, none of which hangs over the padding, are divided by one number."""
     return include_pad or override is not None or not any(map(any, w.padding))
+
+
+def _computed(dtype: np.dtype[Any]) -> int:
+    """Return how many bytes an element has in a kernel's vectors."""
+    return 4 if dtype.char in arguments.HALVES else dtype.itemsize
 
 
 def _side_by_side(planes: int, most: int) -> int:
@@ -455,8 +468,11 @@ def _in_pairs(w: Window) -> bool:
     return three and len(w.input) < 3 and w.taps <= COLLECTED and w.output[-1] >= PAIRS * (w.taps // 3)
 
 
-def _sums(w: Window, planes: int) -> Kernel:
-    """Return the kernel that adds columns up."""
+def _sums(w: Window, planes: int, dtype: np.dtype[Any], batch: int | None = None) -> Kernel:
+    """Return the kernel that adds columns up: in rows of so many images if it is that of a batch."""
+    overlap, narrow = not _from_first(w) or prod(w.input) <= TINY, w.output[-1] <= NARROW
+    if overlap and (narrow or batch is None or batch >= BATCH) and blocked.sums(w, planes, _computed(dtype)):
+        return blocked.accumulate_blocked
     if _from_first(w) and _one_by_one(w, planes, w.input, NARROW_FOLDED):
         return columns.join_small
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:

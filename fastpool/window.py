@@ -81,7 +81,8 @@ class Window(Places):
     @cached_property
     def whole(self) -> bool:
         """Whether the only window has all elements, and nothing else."""
-        return self.kernel_size == self.input and prod(self.output) == 1 and not any(map(any, self.padding))
+        one = self.kernel_size == self.input and prod(self.output) == 1 and not any(map(any, self.padding))
+        return one and all(k == 1 or d == 1 for k, d in zip(self.kernel_size, self.dilation))
 
     @cached_property
     def geometry(self) -> np.ndarray:

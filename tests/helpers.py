@@ -1,11 +1,14 @@
 """What the tests share: dtypes, and what it means to be the same."""
 
 import inspect
+from contextlib import contextmanager
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import fastpool
 from fastpool import reference
 from fastpool.testing.arrays import LAYOUTS
 
@@ -63,6 +66,39 @@ def near(actual, expected, magnitude, terms):
         return
     error = abs(actual - expected)
     assert (error <= bound).all(), f"{np.max(error - bound)} beyond the bound"
+
+
+@contextmanager
+def on_threads(most):
+    """Run on so many threads, or as many as there may be."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(most, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def compare_pools(x, kernel_size, *parameters, count_include_pad=True):
+    """Compare the maxima, their positions and the averages with those of the reference."""
+    parameters = (kernel_size, *parameters)
+    maxima, averages = (f"{name}_pool{len(kernel_size)}d" for name in ("max", "avg"))
+    expected, positions = getattr(reference, maxima)(x, *parameters, return_argmax=True)
+    y, argmax = getattr(fastpool, maxima)(x, *parameters, return_argmax=True)
+    same_values(y, expected)
+    same_values(argmax, positions)
+    same_values(getattr(fastpool, maxima)(x, *parameters), expected)
+    average = getattr(reference, averages)
+    with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
+        y = getattr(fastpool, averages)(x, *parameters, count_include_pad=count_include_pad)
+        expected, magnitude = average(and_magnitude(x), *parameters, count_include_pad=count_include_pad)
+    near(y, expected, magnitude, terms(y.dtype, kernel_size))
+
+
+def drawn_paddings(data, kernel_size, dilation):
+    """Draw a padding before and after each axis, as much as may be."""
+    reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
+    return tuple((data.draw(st.integers(0, r)), data.draw(st.integers(0, r))) for r in reach)
 
 
 def widths(implementation, first):

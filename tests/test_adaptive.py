@@ -1,10 +1,9 @@
 """Adaptive and global pooling: the kernels against the reference, which is compared with plain loops elsewhere."""
 
 import brute
-import numba
 import numpy as np
 import pytest
-from helpers import and_magnitude, near, same_bits, same_values, sentinel, surroundings
+from helpers import and_magnitude, near, on_threads, same_bits, same_values, sentinel, surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ranks import HALVES, LENGTHS, drawn, of, same
@@ -270,15 +269,11 @@ def test_threads_give_the_same_bits(form):
             results += [y, argmax, indices, average, back, share]
         return results
 
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
+    with on_threads(1):
         alone = everything()
-        numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
-        for one, several in zip(alone, everything()):
+    with on_threads(3):
+        for one, several in zip(alone, everything(), strict=True):
             same_bits(several, one)
-    finally:
-        numba.set_num_threads(before)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])

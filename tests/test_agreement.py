@@ -56,7 +56,7 @@ def outcome(function, *args, **kwargs):
 
 
 @given(pools(), strategies.input_layouts)
-@settings(max_examples=600)
+@settings(max_examples=250)
 def test_max_pool2d(case, layout):
     x, window = case
     result = outcome(reference.max_pool2d, x, **window, return_argmax=True)
@@ -74,7 +74,7 @@ def test_max_pool2d(case, layout):
 
 
 @given(pools(st.sampled_from(strategies.NUMBERS)), st.data())
-@settings(max_examples=600)
+@settings(max_examples=250)
 def test_max_pool2d_backward(case, data):
     x, window = case
     result = outcome(reference.max_pool2d, x, **window, return_argmax=True)
@@ -88,7 +88,7 @@ def test_max_pool2d_backward(case, data):
 
 
 @given(pools(kinds=strategies.SUMMABLE), strategies.divisors, strategies.input_layouts)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_avg_pool2d(case, divisor, layout):
     x, window = case
     expected = outcome(reference.avg_pool2d, and_magnitude(x), **window, **divisor)
@@ -101,7 +101,7 @@ def test_avg_pool2d(case, divisor, layout):
 
 
 @given(pools(st.sampled_from(strategies.NUMBERS)), strategies.divisors, st.data())
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_avg_pool2d_backward(case, divisor, data):
     x, window = case
     y = outcome(reference.avg_pool2d, x, **window)
@@ -116,7 +116,7 @@ def test_avg_pool2d_backward(case, divisor, data):
 
 
 @given(images(), strategies.input_layouts)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_columns(case, layout):
     x, cols, window = case
     columns = reference.im2col(x, **window)
@@ -131,7 +131,7 @@ def test_columns(case, layout):
 
 
 @given(st.data(), st.tuples(*[st.integers(1, 5)] * 2) | st.integers(1, 9))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_pooling(data, pool):
     few = st.integers(0, 3)
     dtype = data.draw(st.sampled_from(FLOATS if strategies.each(pool, 2)[1] <= NEAR else FLOATS[:1]))

@@ -1,9 +1,15 @@
 """Small planes of few windows in a row: as many at a time as vectors have lanes, and those that are left."""
 
-import numba
 import numpy as np
 import pytest
-from helpers import and_magnitude, few_numbers, near, same_bits, same_values, terms
+from helpers import (
+    compare_pools,
+    drawn_paddings,
+    few_numbers,
+    on_threads,
+    same_bits,
+    same_values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,22 +37,6 @@ def fits(w):
     return np.prod(w.input) <= blocked.ELEMENTS and np.prod(w.output) * w.taps <= blocked.PLACES
 
 
-def compare(x, kernel_size, *parameters, count_include_pad=True):
-    """Compare the maxima, their positions and the averages with those of the reference."""
-    parameters = (kernel_size, *parameters)
-    maxima, averages = (f"{name}_pool{len(kernel_size)}d" for name in ("max", "avg"))
-    expected, positions = getattr(reference, maxima)(x, *parameters, return_argmax=True)
-    y, argmax = getattr(fastpool, maxima)(x, *parameters, return_argmax=True)
-    same_values(y, expected)
-    same_values(argmax, positions)
-    same_values(getattr(fastpool, maxima)(x, *parameters), expected)
-    with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
-        y = getattr(fastpool, averages)(x, *parameters, count_include_pad=count_include_pad)
-        given = and_magnitude(x)
-        expected, magnitude = getattr(reference, averages)(given, *parameters, count_include_pad=count_include_pad)
-    near(y, expected, magnitude, terms(y.dtype, kernel_size))
-
-
 @given(data=st.data())
 def test_all_together(data):
     ndim = data.draw(st.integers(1, 3))
@@ -54,15 +44,13 @@ def test_all_together(data):
     shape = leading + data.draw(st.tuples(*[st.integers(1, most) for most in ((60,), (12, 9), (5, 6, 7))[ndim - 1]]))
     kernel_size, stride = data.draw(st.tuples(*[st.tuples(*[st.integers(1, 5)] * ndim)] * 2))
     dilation = data.draw(st.tuples(*[st.integers(1, 2)] * ndim))
-    reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
-    padding = tuple((data.draw(st.integers(0, r)), data.draw(st.integers(0, r))) for r in reach)
-    parameters = (kernel_size, stride, padding, dilation, data.draw(st.booleans()))
+    parameters = (kernel_size, stride, drawn_paddings(data, kernel_size, dilation), dilation, data.draw(st.booleans()))
     try:
         window(shape[2:], *parameters, elements=True)
     except ValueError:  # a window that does not fit, or of nothing but padding
         return
     x = laid_out(few_numbers(data, shape), data.draw(st.sampled_from(INPUT_LAYOUTS)))
-    compare(x, *parameters, count_include_pad=data.draw(st.booleans()))
+    compare_pools(x, *parameters, count_include_pad=data.draw(st.booleans()))
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f2", "f4", "f8"])
@@ -71,7 +59,7 @@ def test_any_number_of_planes(dtype):
     group = blocked.SHARED * (32 if dtype == "f2" else 64) // np.dtype(dtype).itemsize
     for count in (1, 2, 15, group - 1, group, group + 1, 2 * group, 2 * group + 2):
         for width in (4, 6, 8):
-            compare(random_array((count, 3, width), dtype, kind="gaps"), (3, 3), (1, 2))
+            compare_pools(random_array((count, 3, width), dtype, kind="gaps"), (3, 3), (1, 2))
 
 
 @pytest.mark.parametrize("spatial", [(5, 4), (7, 7), (4, 7, 7), (9,)])
@@ -95,13 +83,9 @@ def test_any_ranges_of_planes():
     shape = (*x.shape[:2], *w.output)
     argmax, y, averages = np.empty(shape, np.uint8), np.empty(shape, x.dtype), np.empty(shape, x.dtype)
     divisors = tuple(np.full((1, 1, 1, n), k, x.dtype) for n, k in zip(w.output, w.kernel_size))
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(2):
         blocked.max_pool_blocked(333, 1 << 40, w.geometry, x, y, argmax)
         blocked.avg_pool_blocked(333, 1 << 40, w.geometry, x, *divisors, averages)
-    finally:
-        numba.set_num_threads(before)
     expected = reference.max_pool2d(x, 3, 2, 1, return_argmax=True)
     same_values(y, expected[0])
     same_values(argmax, expected[1])
@@ -113,3 +97,40 @@ def test_what_it_is_for():
     assert not SUITS(window((7, 7), 3, 2, 1, 1), 63, 4)  # too few
     assert not SUITS(window((14, 14), 2, 2, 0, 1), 999, 4)  # rows of seven windows
     assert SUITS(window((14, 14), 3, 2, 1, 1), 999, 1)
+
+
+@given(data=st.data(), dtype=st.sampled_from(["f4", "f2"]))
+def test_columns(data, dtype):
+    """Of images one by one, and of batches, in which the same row of all has one run; of any that there is room for."""
+    ndim = data.draw(st.integers(1, 3))
+    images = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 9))
+    spatial = data.draw(st.tuples(*[st.integers(1, most) for most in ((30,), (9, 9), (4, 5, 5))[ndim - 1]]))
+    kernel_size, stride = data.draw(st.tuples(*[st.tuples(*[st.integers(1, 4)] * ndim)] * 2))
+    dilation = data.draw(st.tuples(*[st.integers(1, 2)] * ndim))
+    parameters = (kernel_size, stride, drawn_paddings(data, kernel_size, dilation), dilation)
+    try:
+        w = window(spatial, *parameters)
+    except ValueError:
+        return
+    cols = random_array((images[0], images[1] * w.taps, int(np.prod(w.output))), dtype, 0, "specials")
+    with pytest.MonkeyPatch.context() as patch, np.errstate(invalid="ignore", over="ignore"):
+        patch.setattr(blocked, "sums", lambda w, planes, itemsize: np.prod(w.output) * w.taps <= blocked.COLUMNS)
+        patch.setattr(plans, "BATCH", 0)
+        same_bits(*(m.fold(cols, list(spatial), *parameters) for m in (fastpool, reference)))
+        if ndim == 2 and dtype == "f4":
+            cols = random_array((images[1] * w.taps, images[0] * int(np.prod(w.output))), dtype, 0, "specials")
+            shape = (*images, *spatial)
+            folded = [m.col2im(cols, shape, kernel_size, None, *parameters[1:]) for m in (fastpool, reference)]
+            same_bits(*folded)
+    plans.folding.cache_clear()
+    plans.folding_batch.cache_clear()
+
+
+def test_threads_share_columns():
+    cols = random_array((65, 64 * 9, 16), "f4")
+    batch = np.ascontiguousarray(cols.transpose(1, 0, 2)).reshape(64 * 9, -1)
+    expected = reference.fold(cols, 7, 3, 2, 1)
+    for threads in (1, 2):
+        with on_threads(threads):
+            same_bits(fastpool.fold(cols, 7, 3, 2, 1), expected)
+            same_bits(fastpool.col2im(batch, expected.shape, 3, None, 2, 1), expected)

@@ -1,8 +1,7 @@
 import brute
-import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, FLOATS, same_bits, sentinel, surroundings, widths
+from helpers import DTYPES, FLOATS, on_threads, same_bits, sentinel, surroundings, widths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -254,7 +253,7 @@ def test_fold_is_the_adjoint_of_unfold_in_other_ranks(implementation, spatial, w
 
 
 @given(st.sampled_from([1, 3]), st.data(), st.sampled_from(FLOATS), strategies.input_layouts)
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_other_ranks_agree(ndim, data, dtype, layout):
     lengths = (strategies.SHORT,) * (ndim - 1) + (strategies.LENGTHS,)
     spatial, window = data.draw(strategies.windows(kernels=5, lengths=lengths))
@@ -271,7 +270,7 @@ def test_other_ranks_agree(ndim, data, dtype, layout):
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i8"]), strategies.input_layouts)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_columns_of_windows_side_by_side(data, ndim, dtype, layout):
     # Kernels up to the stride, some places short of it, and elements behind the last window.
     sizes = [st.integers(1, 4), st.integers(1, 9)]
@@ -301,13 +300,9 @@ def test_threads_share_volumes(spatial, window):
     x = random_array((5, 23, *spatial), np.float32)
     columns = reference.unfold(x, **window)
     cols = random_array(columns.shape, np.float32)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(3):
         same_bits(fastpool.unfold(x, **window), columns)
         same_bits(fastpool.fold(cols, spatial, **window), reference.fold(cols, spatial, **window))
-    finally:
-        numba.set_num_threads(before)
 
 
 def test_windows_of_padding_are_zero(implementation):
@@ -460,9 +455,7 @@ def test_short_rows(spatial, window):
     cols = reference.unfold(x, **window)
     flat = np.moveaxis(cols, 0, 1).reshape(cols.shape[1], -1)
     size = list(spatial)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(3):
         same_bits(fastpool.unfold(x, **window), cols)
         same_bits(
             fastpool.unfold(x[::-1, ::-1, ..., ::-1], **window), reference.unfold(x[::-1, ::-1, ..., ::-1], **window)
@@ -471,8 +464,6 @@ def test_short_rows(spatial, window):
         if len(spatial) == 2:
             same_bits(fastpool.im2col(x, **window), flat)
             same_bits(fastpool.col2im(flat, x.shape, **window), reference.fold(cols, size, **window))
-    finally:
-        numba.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
 """Windows one apart, as many as elements, of few rows and of many: in whole planes, and in bands of rows."""
 
-import numba
 import numpy as np
 import pytest
-from helpers import and_magnitude, few_numbers, near, planes, same_bits, same_values, terms
+from helpers import (
+    compare_pools,
+    few_numbers,
+    on_threads,
+    planes,
+    same_bits,
+    same_values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,19 +44,8 @@ def suit(w):
 
 def compare(x, kernel_size, padding, dilation=1, count_include_pad=True):
     """Compare the maxima, their positions and the averages with those of the reference."""
-    ndim = len(kernel_size)
-    parameters = (kernel_size, 1, padding, dilation)
-    assert suit(window(x.shape[-ndim:], *parameters))
-    functions = {name: f"{name}_pool{ndim}d" for name in ("max", "avg")}
-    y, argmax = getattr(fastpool, functions["max"])(x, *parameters, return_argmax=True)
-    expected, positions = getattr(reference, functions["max"])(x, *parameters, return_argmax=True)
-    same_values(y, expected)
-    same_values(argmax, positions)
-    same_values(getattr(fastpool, functions["max"])(x, *parameters), expected)
-    y = getattr(fastpool, functions["avg"])(x, *parameters, count_include_pad=count_include_pad)
-    average = getattr(reference, functions["avg"])
-    expected, magnitude = average(and_magnitude(x), *parameters, count_include_pad=count_include_pad)
-    near(y, expected, magnitude, terms(y.dtype, kernel_size))
+    assert suit(window(x.shape[-len(kernel_size) :], kernel_size, 1, padding, dilation))
+    compare_pools(x, kernel_size, 1, padding, dilation, count_include_pad=count_include_pad)
 
 
 def paddings(kernel_size, turn):
@@ -122,13 +117,9 @@ def test_groups_of_high_windows_are_cut(height, width, dilation):
     assert slide.suits(w)
     argmax, y, averages = np.empty(x.shape, np.uint8), np.empty_like(x), np.empty_like(x)
     divisors = tuple(np.full((1, 1, 1, n), 9, x.dtype) for n in (height, width))
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(2):
         slide.max_pool_slide(x.size // width, 1 << 40, w.geometry, x, y, argmax)
         slide.avg_pool_slide(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
-    finally:
-        numba.set_num_threads(before)
     expected = reference.max_pool2d(x, 9, 1, padding, dilation, return_argmax=True)
     same_values(y, expected[0])
     same_values(argmax, expected[1])
@@ -167,13 +158,9 @@ def test_any_ranges_of_rows(height, width):
     argmax = np.empty(x.shape, np.uint8)
     y, averages, ones = np.empty_like(x), np.empty_like(x), (np.full(height, 3.0), np.full(width, 3.0))
     divisors = tuple(one.astype(x.dtype).reshape(1, 1, 1, -1) for one in ones)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(2):
         flat.max_pool_flat(False)(x.size // width, 1 << 40, w.geometry, x, y, argmax)
         flat.avg_pool_flat(False)(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
-    finally:
-        numba.set_num_threads(before)
     expected = reference.max_pool2d(x, 3, 1, 1, return_argmax=True)
     same_values(y, expected[0])
     same_values(argmax, expected[1])
@@ -188,13 +175,9 @@ def test_ranges_that_begin_amid_a_volume():
     argmax = np.empty(given.shape, np.uint8)
     y, averages = np.empty_like(given), np.empty_like(given)
     divisors = np.full((1, 1, 1, 143), 9.0, x.dtype), np.full((1, 1, 1, 14), 3.0, x.dtype)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(2):
         flat.max_pool_flat(True)(3 * 143, 1 << 40, w.geometry, given, y, argmax)
         flat.avg_pool_flat(True)(3 * 143, 1 << 40, w.geometry, given, *divisors, averages)
-    finally:
-        numba.set_num_threads(before)
     same_values(y.reshape(x.shape), expected[0][0])
     same_values(argmax.reshape(x.shape), expected[0][1])
     same_bits(averages.reshape(x.shape), expected[1])

@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("module", [fastpool, reference], ids=["fastpool",
 
 
 @given(st.data(), st.integers(1, 3))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_there_and_back(data, ndim):
     lengths = [st.integers(1, 6)] * (ndim - 1) + [strategies.SHORT]
     spatial, window = data.draw(strategies.windows(kernels=4, lengths=lengths))

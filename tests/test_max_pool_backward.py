@@ -1,8 +1,7 @@
 import brute
-import numba
 import numpy as np
 import pytest
-from helpers import FLOATS, INTEGERS, NUMBERS, SIZES, same_bits, sentinel, surroundings, widths
+from helpers import FLOATS, INTEGERS, NUMBERS, SIZES, on_threads, same_bits, sentinel, surroundings, widths
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -296,7 +295,7 @@ def test_gradients_of_volumes_add_up_in_kernel_order(implementation):
 
 
 @given(st.sampled_from([1, 3]), st.data(), st.sampled_from(["f4", "f8", "i2"]), strategies.input_layouts)
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_other_ranks_agree(ndim, data, dtype, layout):
     lengths = (strategies.SHORT,) * (ndim - 1) + (strategies.LENGTHS,)
     spatial, window = data.draw(strategies.windows(kernels=5, lengths=lengths))
@@ -316,7 +315,7 @@ def test_other_ranks_agree(ndim, data, dtype, layout):
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i8"]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_as_many_windows_as_elements(data, ndim, dtype):
     # Padding of any share of what keeps the size, rows of any length: for kernels, those few places may be anywhere.
     sizes = st.tuples(*[st.integers(1, 9 if ndim == 1 else 3)] * ndim).filter(lambda sizes: np.prod(sizes) <= 9)
@@ -358,12 +357,8 @@ def test_as_many_windows_as_elements(data, ndim, dtype):
 def test_threads_share_volumes(spatial, window):
     # Volumes that are no multiple of what one thread is given, so that ranges of rows begin anywhere in one.
     shape, dy, argmax = anywhere(spatial, np.float32, (1 + (5 << 18) // np.prod(spatial),), **window)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(3):
         dx = fastpool.max_pool3d_backward(dy, argmax, shape, **window)
-    finally:
-        numba.set_num_threads(before)
     same_bits(dx, reference.max_pool3d_backward(dy, argmax, shape, **window))
 
 
@@ -398,13 +393,9 @@ def test_threads_share_planes(dtype, mebibytes, spatial, window):
     ndim = len(spatial)
     expected = backward(reference, ndim, dy, argmax, shape, **window)
     dy, argmax = (np.concatenate([a] * repeats) for a in (dy, argmax))
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(3):
         dx = backward(fastpool, ndim, dy, argmax, (3 * repeats, *spatial), **window)
         out = backward(fastpool, ndim, dy, argmax, dx.shape, **window, out=np.empty_like(dx))
-    finally:
-        numba.set_num_threads(before)
     same_bits(dx, np.concatenate([expected] * repeats))
     same_bits(out, dx)
 
@@ -419,12 +410,8 @@ def test_bands_of_planes_with_channels_last(data, dtype, channels):
     window = {"kernel_size": kernel_size, "stride": data.draw(st.tuples(st.integers(1, 5), st.just(1)))}
     window |= {"padding": padding, "ceil_mode": data.draw(st.booleans()), "data_format": "channels_last"}
     shape, dy, argmax = anywhere(spatial, dtype, (2,), (channels,), **window)
-    before = numba.get_num_threads()
-    numba.set_num_threads(data.draw(st.integers(1, numba.config.NUMBA_NUM_THREADS)))
-    try:
+    with on_threads(data.draw(st.integers(1, 3))):
         dx = fastpool.max_pool2d_backward(dy, argmax, shape, **window)
-    finally:
-        numba.set_num_threads(before)
     same_bits(dx, reference.max_pool2d_backward(dy, argmax, shape, **window))
 
 
@@ -438,7 +425,7 @@ def test_a_band_of_windows_that_hang_over_the_end():
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f2", "i1"]), st.sampled_from([1, 3, 17]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_many_small_planes(data, ndim, dtype, channels):
     # It is listed where the gradient of each place of each window goes, on padding, too.
     spatial, window = data.draw(strategies.windows(kernels=6, lengths=(strategies.SHORT,) * ndim))
@@ -459,7 +446,7 @@ def test_many_small_planes(data, ndim, dtype, channels):
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f2", "i1"]))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_large_windows_one_apart(data, ndim, dtype):
     # Summed up with padding around, one plane, or four, at a time: of any number, to the ends of the memory.
     sizes, lengths, dilations = ((1, 300), (2, 20), (2, 7))[ndim - 1], ((1, 400), (1, 30), (1, 12))[ndim - 1], (1, 2)
@@ -499,12 +486,8 @@ def test_large_windows_of_many_channels(spatial, window, channels):
     repeats = 1 + (5 << 18) // int(np.prod(spatial) * channels)
     window = {**window, "data_format": "channels_last"}
     shape, dy, argmax = anywhere(spatial, np.float32, (repeats,), (channels,), **window)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(3):
         dx = backward(fastpool, len(spatial), dy, argmax, shape, **window)
-    finally:
-        numba.set_num_threads(before)
     same_bits(dx, backward(reference, len(spatial), dy, argmax, shape, **window))
 
 
@@ -525,7 +508,7 @@ def test_long_rows_of_pairs(width, margins):
     strategies.input_layouts,
     st.just(1) | st.integers(2, 17) | st.sampled_from([24, 64, 100, 130]),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_windows_two_columns_apart(data, ndim, dtype, layout, channels):
     # Two or three columns wide, any number of rows: for kernels, pairs of elements.
     across = data.draw(st.sampled_from([2, 3]))

@@ -128,7 +128,7 @@ def adaptive_pools(draw, dtypes=dtypes, kinds=strategies.KINDS):
 
 
 @given(pools())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_max_pool(case):
     ndim, x, window = case
     pool, backward = of_rank("max_poolNd", ndim), of_rank("max_poolNd_backward", ndim)
@@ -155,7 +155,7 @@ def test_max_pool(case):
 
 
 @given(pools(numbers, strategies.SUMMABLE), strategies.divisors)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_avg_pool(case, divisor):
     ndim, x, window = case
     pool, backward = of_rank("avg_poolNd", ndim), of_rank("avg_poolNd_backward", ndim)
@@ -176,7 +176,7 @@ def test_avg_pool(case, divisor):
 
 
 @given(pools(numbers, strategies.SUMMABLE), st.sampled_from([1, 2, 3, 0.5, 1.5, np.float32(4), np.int8(2)]))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_lp_pool(case, norm):
     ndim, x, window = case
     pool, backward = of_rank("lp_poolNd", ndim), of_rank("lp_poolNd_backward", ndim)
@@ -217,7 +217,7 @@ def test_lp_pool_backward(ndim, norm):
 
 
 @given(adaptive_pools())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_adaptive_max_pool(case):
     ndim, x, output_size, last = case
     pool, backward = of_rank("adaptive_max_poolNd", ndim), of_rank("adaptive_max_poolNd_backward", ndim)
@@ -243,7 +243,7 @@ def test_adaptive_max_pool(case):
 
 
 @given(adaptive_pools(numbers, strategies.SUMMABLE))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_adaptive_avg_pool(case):
     ndim, x, output_size, last = case
     pool, backward = of_rank("adaptive_avg_poolNd", ndim), of_rank("adaptive_avg_poolNd_backward", ndim)
@@ -263,7 +263,7 @@ def test_adaptive_avg_pool(case):
 
 
 @given(windows(im2col=True), st.tuples(*[st.integers(0, 2)] * 2), dtypes, st.integers(0, 2**32 - 1))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_columns(case, batch, dtype, seed):
     ndim, spatial, window = case
     shape, wider = (*batch, *spatial), np.float32 if dtype in HALVES else dtype
@@ -297,7 +297,7 @@ def test_the_rank_of_fold():
 
 
 @given(windows(dilations=1), leading_axes, dtypes, st.data())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_max_unpool(case, leading, dtype, data):
     ndim, _, window = case
     kernel, stride = window["kernel_size"], window["stride"]

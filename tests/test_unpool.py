@@ -1,9 +1,8 @@
 """Max unpooling: the kernel against the reference, which is compared with plain loops elsewhere."""
 
-import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, same_bits, same_values, sentinel, surroundings
+from helpers import DTYPES, on_threads, same_bits, same_values, sentinel, surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_agreement import outcome
@@ -16,7 +15,7 @@ from fastpool.testing.arrays import LAYOUTS, laid_out, random_array
 
 
 @given(st.data(), st.sampled_from([*DTYPES, *HALVES]), st.sampled_from(["i1", "u2", "i4", "i8", "u8"]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_unpool(data, dtype, integer):
     ndim = data.draw(st.integers(1, 3))
     lengths = st.integers(1, 5) if ndim > 1 else st.integers(1, 70)
@@ -86,12 +85,8 @@ def test_a_huge_unsigned_index(implementation):
 
 def test_threads_give_the_same_bits():
     y, indices = fastpool.max_pool2d(random_array((5, 7, 250, 252), np.float32), 2, return_indices=True)
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
+    with on_threads(1):
         alone = fastpool.max_unpool2d(y, indices, 2)
-        numba.set_num_threads(min(3, numba.config.NUMBA_NUM_THREADS))
+    with on_threads(3):
         same_bits(fastpool.max_unpool2d(y, indices, 2), alone)
-    finally:
-        numba.set_num_threads(before)
     same_bits(alone, reference.max_unpool2d(y, indices, 2))

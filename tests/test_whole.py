@@ -1,9 +1,8 @@
 """Windows that are whole planes: one run of elements each, or rows that do not follow each other."""
 
-import numba
 import numpy as np
 import pytest
-from helpers import FLOATS, and_magnitude, dtype_named, near, same_bits, same_values, terms
+from helpers import FLOATS, and_magnitude, dtype_named, near, on_threads, same_bits, same_values, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +44,19 @@ def test_tiny_planes_are_windows_of_a_row(spatial):
             same_values(*(pool(given_x, spatial, return_indices=True)[1] for pool in pools))
         same_bits(*(getattr(m, f"avg_pool{ndim}d")(np.ones_like(x), spatial) for m in (fastpool, reference)))
         compare_backward(random_array((*leading, *[1] * ndim), "f4"), spatial)
+
+
+def test_a_dilated_window_is_not_whole(implementation):
+    # In ceil mode it hangs over: of 2 and 16 places one and 8 are elements.
+    for size in (2, 16):
+        x = np.arange(float(size)).reshape(1, 1, size)
+        window = {"kernel_size": size, "dilation": 2, "ceil_mode": True}
+        y, argmax = implementation.max_pool1d(x, **window, return_argmax=True)
+        np.testing.assert_array_equal(y, [[[size - 2]]])
+        np.testing.assert_array_equal(argmax, [[[size // 2 - 1]]])
+        np.testing.assert_array_equal(implementation.avg_pool1d(x, **window), [[[size / 2 - 1]]])
+        dx = implementation.max_pool1d_backward(y, argmax, x.shape, **window)
+        np.testing.assert_array_equal(dx, np.where(x == size - 2, x, 0))
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
@@ -90,7 +102,7 @@ def compare_backward(dy, spatial):
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i2"]), strategies.input_layouts)
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_any_backward(data, ndim, dtype, layout):
     spatial = data.draw(st.tuples(*[st.integers(1, {1: 300, 2: 20, 3: 7}[ndim])] * ndim))
     shape = (*data.draw(st.lists(st.integers(1, 4), max_size=2)), *[1] * ndim)
@@ -104,19 +116,15 @@ def test_ranges_that_begin_amid_a_plane(spatial):
     argmax = np.arange(5, dtype=w.argmax_dtype).reshape(dy.shape) * (np.prod(spatial) // 5)
     shape = (1, 5, *spatial)
     maxima, averages, divisor = np.empty(shape, "f4"), np.empty(shape, "f4"), np.full((1, 1, 1, 1), 3, "f4")
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(2):
         whole.max_pool_whole_backward(5 * spatial[0], 1 << 40, w.geometry, dy, argmax.astype(w.argmax_dtype), maxima)
         whole.avg_pool_whole_backward(5 * spatial[0], 1 << 40, w.geometry, dy, divisor, divisor, averages)
-    finally:
-        numba.set_num_threads(before)
     same_bits(maxima, reference.max_pool2d_backward(dy, argmax, shape, spatial))
     same_bits(averages, np.broadcast_to(dy / np.float32(9), shape))
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i1"]), strategies.input_layouts)
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_any(data, ndim, dtype, layout):
     # Infinities and NaN anywhere, all elements the same, rows that are one run or not.
     spatial = data.draw(st.tuples(*[st.integers(1, {1: 300, 2: 20, 3: 7}[ndim])] * ndim))

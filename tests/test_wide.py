@@ -1,9 +1,16 @@
 """Windows that are wide, or far apart: runs of every length, long rows in parts, rows of threads."""
 
-import numba
 import numpy as np
 import pytest
-from helpers import and_magnitude, few_numbers, near, planes, same_bits, same_values, terms
+from helpers import (
+    compare_pools,
+    drawn_paddings,
+    few_numbers,
+    on_threads,
+    planes,
+    same_bits,
+    same_values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,22 +19,6 @@ from fastpool import plans, reference
 from fastpool.kernels import wide
 from fastpool.testing.arrays import INPUT_LAYOUTS, laid_out
 from fastpool.window import window
-
-
-def compare(x, kernel_size, stride, padding=0, dilation=1, ceil_mode=False):
-    """Compare the maxima, their positions and the averages with those of the reference."""
-    ndim = len(kernel_size)
-    parameters = (kernel_size, stride, padding, dilation, ceil_mode)
-    maxima, averages = f"max_pool{ndim}d", f"avg_pool{ndim}d"
-    expected, positions = getattr(reference, maxima)(x, *parameters, return_argmax=True)
-    y, argmax = getattr(fastpool, maxima)(x, *parameters, return_argmax=True)
-    same_values(y, expected)
-    same_values(argmax, positions)
-    same_values(getattr(fastpool, maxima)(x, *parameters), expected)
-    with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
-        y = getattr(fastpool, averages)(x, *parameters)
-        expected, magnitude = getattr(reference, averages)(and_magnitude(x), *parameters)
-    near(y, expected, magnitude, terms(y.dtype, kernel_size))
 
 
 def taken(shape, kernel_size, stride, **others):
@@ -42,15 +33,15 @@ def test_widths(kernel):
     for stride in (3, 4, 6, 8, kernel, kernel + 1):
         assert taken((9, 99), (2, kernel), (2, stride))
         for width in range(max(kernel, stride), 131, 7):
-            compare(planes((9, width), width), (2, kernel), (2, stride), ((1, 0), (kernel // 2, kernel // 3)))
+            compare_pools(planes((9, width), width), (2, kernel), (2, stride), ((1, 0), (kernel // 2, kernel // 3)))
 
 
 @pytest.mark.parametrize("width", [2047, 2048, 2049, 5000, 40_000])
 @pytest.mark.parametrize(("kernel", "stride"), [(16, 16), (12, 4), (9, 9), (31, 5), (2048, 1024), (3001, 900)])
 def test_long_rows(width, kernel, stride):
     if kernel <= width:
-        compare(planes((width,), width), (kernel,), (stride,), ((kernel // 2, kernel // 2),))
-        compare(planes((3, width), width), (2, kernel), (1, stride))
+        compare_pools(planes((width,), width), (kernel,), (stride,), ((kernel // 2, kernel // 2),))
+        compare_pools(planes((3, width), width), (2, kernel), (1, stride))
 
 
 @given(data=st.data())
@@ -63,15 +54,13 @@ def test_all_together(data):
     kernel_size = (*[data.draw(sizes) for _ in range(ndim - 1)], data.draw(st.integers(9, 24)))
     stride = (*[data.draw(strides) for _ in range(ndim - 1)], data.draw(st.integers(3, 24)))
     dilation = data.draw(st.tuples(*[st.integers(1, 3) for _ in range(ndim)]))
-    reach = [(k - 1) * step for k, step in zip(kernel_size, dilation)]
-    padding = tuple((data.draw(st.integers(0, r)), data.draw(st.integers(0, r))) for r in reach)
-    parameters = (kernel_size, stride, padding, dilation, data.draw(st.booleans()))
+    parameters = (kernel_size, stride, drawn_paddings(data, kernel_size, dilation), dilation, data.draw(st.booleans()))
     try:
         window(shape[2:], *parameters, elements=True)
     except ValueError:  # a window that does not fit, or of nothing but padding
         return
     x = few_numbers(data, shape)
-    compare(laid_out(x, data.draw(st.sampled_from(INPUT_LAYOUTS))), *parameters)
+    compare_pools(laid_out(x, data.draw(st.sampled_from(INPUT_LAYOUTS))), *parameters)
 
 
 @pytest.mark.parametrize(("height", "width", "stride"), [(40, 16, 3), (33, 90, 10), (9, 3000, 12)])
@@ -82,13 +71,9 @@ def test_any_ranges_of_rows(height, width, stride):
     shape = (*x.shape[:2], *w.output)
     argmax, y, averages = np.empty(shape, np.uint8), np.empty(shape, x.dtype), np.empty(shape, x.dtype)
     divisors = tuple(np.full((1, 1, 1, n), k, x.dtype) for n, k in zip(w.output, w.kernel_size))
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    try:
+    with on_threads(2):
         wide.max_pool_wide(y.size // shape[-1], 1 << 40, w.geometry, x, y, argmax)
         wide.avg_pool_wide(y.size // shape[-1], 1 << 40, w.geometry, x, *divisors, averages)
-    finally:
-        numba.set_num_threads(before)
     expected = reference.max_pool2d(x, (3, 12), (2, stride), return_argmax=True)
     same_values(y, expected[0])
     same_values(argmax, expected[1])
