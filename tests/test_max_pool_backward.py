@@ -166,7 +166,7 @@ def test_lists(implementation):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+@pytest.mark.parametrize("dtype", SIZES, ids=str)
 def test_out(implementation, layout, dtype):
     shape = (2, 3, 8, 19)
     for window in WINDOWS:

@@ -38,9 +38,8 @@ def test_the_reference_agrees_with_itself():
     report.raise_for_differences()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_fastpool_agrees(dtype):
-    check_conformance(fastpool, names=FEW, cases=15, dtypes=[dtype], exact=True).raise_for_differences()
+def test_fastpool_agrees():
+    check_conformance(fastpool, names=FEW, cases=20, dtypes=["float32"], exact=True).raise_for_differences()
 
 
 def test_halves():
