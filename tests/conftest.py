@@ -22,8 +22,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 #: Files that take longest: short ones come last, or one process would wait for the other. Beside the first of these
 #: there are three that share no kernels with it, or both processes would compile the same at the same time.
 LONG = (
-    "memory", "testing", "simd", "lowering", "max_pool", "widths", "max_pool_backward", "channels_last", "ranks",
-    "adaptive", "faults", "processes", "columns", "avg_pool", "cache",
+    "memory", "testing", "simd", "lowering", "max_pool", "widths", "max_pool_backward", "channels_last", "whole",
+    "flat", "agreement", "blocked", "wide", "ranks", "adaptive", "faults", "processes", "columns", "avg_pool", "cache",
 )  # fmt: skip
 
 
