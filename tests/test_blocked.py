@@ -10,7 +10,7 @@ from helpers import (
     same_bits,
     same_values,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
@@ -38,6 +38,7 @@ def fits(w):
 
 
 @given(data=st.data())
+@settings(max_examples=60)
 def test_all_together(data):
     ndim = data.draw(st.integers(1, 3))
     leading = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 60)))
@@ -100,6 +101,7 @@ def test_what_it_is_for():
 
 
 @given(data=st.data(), dtype=st.sampled_from(["f4", "f2"]))
+@settings(max_examples=60)
 def test_columns(data, dtype):
     """Of images one by one, and of batches, in which the same row of all has one run; of any that there is room for."""
     ndim = data.draw(st.integers(1, 3))

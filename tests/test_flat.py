@@ -10,7 +10,7 @@ from helpers import (
     same_bits,
     same_values,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
@@ -72,6 +72,7 @@ def test_long_rows(width):
 
 
 @given(data=st.data())
+@settings(max_examples=60)
 def test_all_together(data):
     ndim = data.draw(st.integers(1, 3))
     shape = data.draw(st.tuples(*[st.integers(1, most) for most in (3, 3, *(9, 40, 70)[-ndim:])]))
@@ -94,6 +95,7 @@ def test_all_together(data):
 
 
 @given(data=st.data())
+@settings(max_examples=60)
 def test_high_windows(data):
     shape = data.draw(st.tuples(*[st.integers(1, most) for most in (4, 70, 70)]))
     kernel_size = data.draw(st.tuples(st.integers(8, 30), st.integers(1, slide.WIDE)))

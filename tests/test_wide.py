@@ -11,7 +11,7 @@ from helpers import (
     same_bits,
     same_values,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpool
@@ -45,6 +45,7 @@ def test_long_rows(width, kernel, stride):
 
 
 @given(data=st.data())
+@settings(max_examples=60)
 def test_all_together(data):
     ndim = data.draw(st.integers(1, 3))
     shape = data.draw(
