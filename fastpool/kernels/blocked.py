@@ -25,7 +25,9 @@ from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
 #: There is room for so many elements of a plane, and so many places of all of its windows, or of so many columns.
-ELEMENTS, PLACES, COLUMNS = 1 << 9, 1 << 12, 1 << 10
+ELEMENTS, PLACES, COLUMNS = 1 << 9, 1 << 12, 640
+#: Windows of so many places have positions of a byte, that are no wider than elements are.
+BYTE = 1 << 8
 
 
 def suits(w: Window, planes: int, itemsize: int) -> bool:
@@ -37,7 +39,7 @@ def suits(w: Window, planes: int, itemsize: int) -> bool:
     moved = 0.3 * prod(w.input) / prod(w.output[:-1])
     reduced = w.output[-1] * (0.16 * w.taps + 0.5)
     others = 5 + (3 if w.side_by_side else 5) * prod(w.kernel_size[:-1])
-    fits = prod(w.input) <= ELEMENTS and prod(w.output) * w.taps <= PLACES
+    fits = prod(w.input) <= ELEMENTS and prod(w.output) * w.taps <= PLACES and w.taps <= BYTE
     return fits and planes * itemsize >= SHARED * simd.BYTES and (moved + reduced) * sqrt(itemsize / 4) < others
 
 
@@ -202,14 +204,14 @@ def list_columns(z, h, w, entry, entries, starts, scratch):
 
 
 @inline
-def bring_rows(d, elements, base, row_step, rows, line, planes, behind, end, count, into, blocked):
+def bring_rows(d, elements, base, row_step, rows, line, planes, straight, end, count, into, blocked):
     """Bring planes, of which each row of so many is in one run, into the blocked layout: up to `count` of so many.
 
-    Those rows that are near the end of what may be read go by way of scratch, `into`.
+    They go by way of scratch, `into`, if not straight, or where there is no more to read behind them.
     """
     for row in range(rows):
         at, to = base + row * row_step, simd.offset(blocked, row * line * count)
-        if behind and at + count * line + simd.lanes(d) <= end:
+        if straight and at + count * line + simd.lanes(d) <= end:
             lay_out(d, simd.sums(elements, into), at, line, count, to)
         else:
             for i in range(0, planes * line, simd.lanes(d)):
