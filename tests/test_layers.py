@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import threading
+from functools import cache
 
 import numpy as np
 import pytest
@@ -168,9 +169,14 @@ def test_what_its_constructor_refuses(implementation, case):
 LARGE = (1, 9, 52, 50, 53)
 
 
+@cache
+def inputs(seed):
+    return random_array(LARGE, np.float32, seed)
+
+
 def passes(layer, seed):
     """Go forward and backward through a layer; return its results, which nobody else has."""
-    y = layer.forward(random_array(LARGE, np.float32, seed))
+    y = layer.forward(inputs(seed))
     return y, layer.backward(random_array(y.shape, np.float32, seed + 1))
 
 
@@ -212,9 +218,9 @@ def test_a_large_result_that_nobody_has_is_written_to_again(case):
     for addresses in zip(*places):
         assert len(set(addresses)) == 2
         assert addresses[2:] == addresses[:-2]
-    same_bits(results[0], large(case).forward(random_array(LARGE, np.float32, 5)))
+    same_bits(results[0], large(case).forward(inputs(5)))
     # Another shape or dtype needs other memory.
-    for x in (random_array(LARGE, np.float32)[:1], random_array(LARGE, np.float64)):
+    for x in (inputs(0)[:1], inputs(0).astype(np.float64)):
         same_bits(layer.forward(x), large(case).forward(x))
 
 
@@ -225,13 +231,13 @@ def test_a_copy_has_results_of_its_own(case, again):
     dy, expected = random_array(y.shape, np.float32, 1), dx.copy()
     del y, dx
     other = again(layer)
-    for seed in range(1, 4):
+    for seed in range(1, 3):
         passes(other, seed)
     same_bits(layer.backward(dy), expected)  # of what the layer kept
     layer = large(case)
     passes(layer, 0)
     other = again(layer)
-    for seed in range(1, 4):
+    for seed in range(1, 3):
         passes(layer, seed)
     same_bits(other.backward(dy), expected)
 
