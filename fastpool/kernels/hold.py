@@ -29,8 +29,9 @@ def _last_cache() -> int:
         return 0
 
 
-#: So much of the last cache is taken to be there for a call: others share it, often those of other machines.
-SHARE = _last_cache() // 8
+#: So much of the last cache is taken to be there for a call: others share it, often those of other machines. Of 300 MiB
+#: an eighth was too much: calls that touch 34 MB take .45 to .95 of the time past it on one thread, .75 to 1.3 on two.
+SHARE = _last_cache() // 10
 
 
 def far(nbytes: int, touched: int, new: bool) -> bool:
