@@ -1,5 +1,7 @@
 """Windows that are whole planes: one run of elements each, or rows that do not follow each other."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers import FLOATS, and_magnitude, dtype_named, near, on_threads, same_bits, same_values, terms
@@ -121,6 +123,19 @@ def test_ranges_that_begin_amid_a_plane(spatial):
         whole.avg_pool_whole_backward(5 * spatial[0], 1 << 40, w.geometry, dy, divisor, divisor, averages)
     same_bits(maxima, reference.max_pool2d_backward(dy, argmax, shape, spatial))
     same_bits(averages, np.broadcast_to(dy / np.float32(9), shape))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "u1"])
+@pytest.mark.parametrize("layout", ["contiguous", "cropped", "reversed"])
+def test_groups_of_small_planes(dtype, layout):
+    """As many as a vector has lanes, and some more or fewer; of any of them, NaN."""
+    for planes, size in product((1, 16, 65, 131), (8, 9, 15, 16, 17, 31, 33, 47, 64, 65, 129, 257)):
+        for kind in ("gaps", "ties", "lowest"):
+            compare(laid_out(random_array((planes, size), dtype, planes + size, kind), layout), 1, kind)
+    x = random_array((64, 49), dtype)
+    for place in range(49 if x.dtype.kind == "f" else 0):
+        x[place % 64, place] = np.nan
+        compare(x, 1)
 
 
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "u1"]), strategies.input_layouts)
