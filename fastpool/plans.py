@@ -368,7 +368,8 @@ def unfolding(
         x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
         result = rows, n * length
     rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
-    kernel = columns.unfold_small if _one_by_one(w, n * c, w.output, NARROW_UNFOLDED) else columns.unfold
+    small = _one_by_one(w, n * c, w.output, NARROW_UNFOLDED)
+    kernel = columns.unfold_small(batch) if small else columns.unfold
     return Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
 
 
@@ -474,7 +475,7 @@ def _sums(w: Window, planes: int, dtype: np.dtype[Any], batch: int | None = None
     if overlap and (narrow or batch is None or batch >= BATCH) and blocked.sums(w, planes, _computed(dtype)):
         return blocked.accumulate_blocked
     if _from_first(w) and _one_by_one(w, planes, w.input, NARROW_FOLDED):
-        return columns.join_small
+        return columns.join_small(batch is not None)
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
         return columns.join
     return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate

@@ -180,6 +180,24 @@ def test_as_many_windows_as_elements(kernel, size):
     same_bits(fastpool.col2im(flat, x.shape, **window), reference.col2im(flat, x.shape, **window))
 
 
+@given(st.data(), st.sampled_from(["f4", "f2"]), strategies.input_layouts)
+@settings(max_examples=80)
+def test_small_planes_of_a_batch(data, dtype, layout):
+    """Some are taken at a time, as many as a table has room for; threads begin and end amid these, and amid one."""
+    spatial = data.draw(st.tuples(*[st.integers(1, 9)] * 2))
+    kernel = data.draw(st.just(spatial) | st.tuples(*[st.integers(1, size) for size in spatial]))
+    stride = data.draw(st.just(kernel) | st.tuples(*[st.integers(1, 4)] * 2))
+    padding = data.draw(st.sampled_from([0, tuple((k // 2, (k - 1) // 2) for k in kernel)]))
+    window = {"kernel_size": kernel, "stride": stride, "padding": padding}
+    x = random_array((data.draw(st.sampled_from([1, 7, 64, 300])), data.draw(st.integers(1, 40)), *spatial), dtype)
+    columns = reference.im2col(x, **window)
+    cols = random_array(columns.shape, dtype)
+    expected = reference.col2im(cols, x.shape, **window)
+    with on_threads(data.draw(st.integers(1, 3))):
+        same_bits(fastpool.im2col(laid_out(x, layout), **window), columns)
+        same_bits(fastpool.col2im(laid_out(cols, layout), x.shape, **window), expected)
+
+
 @pytest.mark.parametrize("window", WINDOWS[1:], ids=str)
 @pytest.mark.parametrize("width", [2047, 2049, 4101])
 def test_long_rows(width, window):
