@@ -46,7 +46,7 @@ WHOLE, IN_ROW, IN_ROW_BACK = 8, 1 << 12, 1 << 10
 #: Of windows side by side, up to so many elements are put together in cache.
 PATCH = 1 << 12
 #: Columns of planes of so few elements, even side by side, are summed up in the blocked layout; of no smaller batches.
-TINY, BATCH = 32, 24
+TINY, BATCH = 32, 4
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
 #: Up to so many channels are one by one in lists of targets, so many are routed, and pixels of no fewer asked for them.

@@ -65,13 +65,13 @@ def list_places(z, h, w, channels, taps, offsets, steps, counts):
 
 
 @inline
-def lay_out(d, planes, at, size, count, blocked):
+def lay_out(d, planes, at, size, count, pitch, blocked):
     """Bring `count` planes of so many elements into the blocked layout: with longer vectors, addresses would spill."""
     d2, run = simd.narrowed(d, 2), simd.lanes(simd.narrowed(d, 4))
     for plane in range(0, count, simd.lanes(d2)):
         for i in range(0, size, run):
             simd.rolled()
-            simd.interleave(blocked, i * count + plane, count, d2, planes, at + plane * size + i, size)
+            simd.interleave(blocked, i * pitch + plane, pitch, d2, planes, at + plane * size + i, size)
 
 
 @inline
@@ -88,11 +88,11 @@ def bring(d, elements, source, straight, rows, line, plane, stop, count, planes,
     """
     size = rows * line
     if straight and plane + count <= stop and (plane + count) * size + simd.lanes(d) <= source.end:
-        lay_out(d, simd.sums(elements, planes), plane * size, size, count, blocked)
+        lay_out(d, simd.sums(elements, planes), plane * size, size, count, count, blocked)
     else:
         last = min(stop, plane + count)
         gather(d, elements, source, ONE, rows, line, plane * rows, last * rows, larger, None, planes)
-        lay_out(d, planes, 0, size, count, blocked)
+        lay_out(d, planes, 0, size, count, count, blocked)
 
 
 @inline
@@ -204,19 +204,19 @@ def list_columns(z, h, w, entry, entries, starts, scratch):
 
 
 @inline
-def bring_rows(d, elements, base, row_step, rows, line, planes, straight, end, count, into, blocked):
+def bring_rows(d, elements, base, row_step, rows, line, planes, straight, end, count, pitch, into, blocked):
     """Bring planes, of which each row of so many is in one run, into the blocked layout: up to `count` of so many.
 
     They go by way of scratch, `into`, if not straight, or where there is no more to read behind them.
     """
     for row in range(rows):
-        at, to = base + row * row_step, simd.offset(blocked, row * line * count)
+        at, to = base + row * row_step, simd.offset(blocked, row * line * pitch)
         if straight and at + count * line + simd.lanes(d) <= end:
-            lay_out(d, simd.sums(elements, into), at, line, count, to)
+            lay_out(d, simd.sums(elements, into), at, line, count, pitch, to)
         else:
             for i in range(0, planes * line, simd.lanes(d)):
                 simd.store(into, i, simd.load_between(d, elements, at + i, 0, planes * line - i))
-            lay_out(d, into, 0, line, count, to)
+            lay_out(d, into, 0, line, count, pitch, to)
 
 
 @kernel()
@@ -224,7 +224,7 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
     """Sum up planes of dx (A, B, D * H, W) from start to stop, of cols (A, B, taps, OD * OH * OW).
 
     Sums of columns are in the order of the kernel's places, from 0 on. Those of `col2im` have a row of all planes B
-    in one run: as many of these as there are, at most, are taken at a time.
+    in one run: as many of these as there are, at most, are taken at a time, and those of some A, if these are few.
     """
     z, h, w = axes(geometry)
     d = simd.tag(cols)
@@ -236,8 +236,11 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
     given, size, rows = taps * outputs, z.input * h.input * w.input, z.input * h.input
     abreast = source.inner_step == outputs and source.row_step > outputs
     count = SHARED * lanes
-    if abreast:
-        count = min(count, ceil_div(source.inner, pair) * pair)
+    apart = count
+    if abreast:  # so many lanes are of planes in one run: as few as are brought into the layout at a time
+        apart = min(count, ceil_div(source.inner, lanes // 2) * (lanes // 2))
+        count = min(max(1, pair // apart), ceil_div(stop - start, source.inner)) * apart
+    count = ceil_div(count, pair) * pair
     tables = np.empty(given + size + 1 + z.kernel + h.kernel, np.int64)
     entries = simd.pointer(tables)
     starts = simd.offset(entries, given)
@@ -252,14 +255,17 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
     fill(d, planes, 0, room - lanes, simd.splat(d, 0))
     plane = start
     while plane < stop:
-        many = min(count, stop - plane)
+        many, runs = min(count, stop - plane), 1
         if abreast:
             many = min(many, source.inner - plane % source.inner)
-            base = plane_offset(source, plane)
-            bring_rows(
-                d, columns, base, source.row_step, taps, outputs, many, alike and many == count, source.end, count,
-                planes, blocked,
-            )  # fmt: skip
+            if many == source.inner:
+                runs = max(1, min(count // apart, (stop - plane) // source.inner))
+            for i in range(runs):
+                base = plane_offset(source, plane + i * many)
+                bring_rows(
+                    d, columns, base, source.row_step, taps, outputs, many, alike, source.end, apart, count, planes,
+                    simd.offset(blocked, i * apart),
+                )  # fmt: skip
         else:
             bring(d, columns, source, one, taps, outputs, plane, stop, count, planes, blocked)
         for element in range(size):
@@ -269,18 +275,18 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
                     simd.rolled()
                     v = v + simd.load(d2, blocked, entries[k] + c)
                 simd.store(result, element * count + c, v)
-        if one_image:
+        if one_image and runs == 1:
             write(d, result, size, count, planes, image, plane, plane + many if abreast else stop)
         else:
             bring_back(d, result, size, count, planes, 0)
-            for number in range(many):
-                base = plane_offset(placed, plane + number)
-                for row in range(rows):
-                    at = number * size + row * w.input
-                    for i in range(0, w.input, lanes):
-                        into = base + row * placed.row_step
-                        simd.store_before(image, into + i, simd.load(d, planes, at + i), into + w.input)
-        plane += many
+            for i in range(runs):
+                for number in range(many):
+                    base = plane_offset(placed, plane + i * many + number)
+                    for row in range(rows):
+                        at, into = (i * apart + number) * size + row * w.input, base + row * placed.row_step
+                        for j in range(0, w.input, lanes):
+                            simd.store_before(image, into + j, simd.load(d, planes, at + j), into + w.input)
+        plane += runs * many
     simd.keep((tables, scratch, blocked_scratch, result_scratch))
 
 
