@@ -20,8 +20,7 @@ from fastpool.kernels.geometry import axes, layout, plane_offset
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.rows import FAR, ask
 
-#: Planes of up to so many vectors are small, or of three times as many as a vector has lanes: their sums have no more
-#: additions one after the other than rows and columns have.
+#: Planes of up to so many vectors are small: sums have no more additions one after the other than rows and columns.
 SMALL = 16
 
 
@@ -262,8 +261,7 @@ def put_average(base, plane, values, positions, more):
 def group_of(d, source, w, size):
     """Return how many planes are a group: as many as there are lanes, or none, where they are large or not one run."""
     one = source.row_step == w.input or size == w.input
-    lanes = simd.lanes(d)
-    return lanes if one and size <= min(SMALL, 3 * lanes) * lanes else 0
+    return simd.lanes(d) if one and size <= SMALL * simd.lanes(d) else 0
 
 
 @kernel(writes=2)
