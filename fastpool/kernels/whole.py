@@ -12,6 +12,8 @@ a time, until one vector has the results of all. So lanes do not wait for others
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from fastpool.kernels import simd
@@ -22,6 +24,25 @@ from fastpool.kernels.rows import FAR, ask
 
 #: Planes of up to so many vectors are small: sums have no more additions one after the other than rows and columns.
 SMALL = 16
+
+
+class Planes(NamedTuple):
+    """What all planes have in common: the pointer to all elements, and how one lies."""
+
+    elements: Any
+    size: int
+    block: int  # so many elements are one run, and summed up by themselves
+    step: int  # from one block to the next
+    width: int
+    row_step: int
+
+
+class Group(NamedTuple):
+    """As many planes as there are lanes, and scratch for a vector of each."""
+
+    apart: int
+    share: int  # of each plane of the next group, what is asked for
+    vectors: Any
 
 
 @inline
@@ -96,34 +117,34 @@ def blocks(d, source, w, size):
 
 
 @inline
-def plane_reduced(d, elements, base, size, block, step, other, combine, again):
+def plane_reduced(d, planes, base, other, combine, again):
     """Combine the elements of a plane; return that in all lanes, and whether there may be a NaN."""
     total, seen = other, simd.splat(d, 0)
-    while size > 0:
-        v, met = run_reduced(d, elements, base, min(block, size), other, combine, again)
+    for first in range(0, planes.size, planes.block):
+        count = min(planes.block, planes.size - first)
+        v, met = run_reduced(d, planes.elements, base, count, other, combine, again)
         total, seen = combine(total, v), seen + met
-        base += step
-        size -= block
+        base += planes.step
     return simd.every(d, lanes_reduced(d, total, combine), 0, 0), simd.any_lane(simd.is_nan(seen))
 
 
 @inline
-def first_of(d, elements, base, size, block, step, best, nan):
+def first_of(d, planes, base, best, nan):
     """Return where the first element of a plane is that is NaN, or that is the best; -1 if there is none."""
     lanes = simd.lanes(d)
-    for first in range(0, size, block):
-        count = min(block, size - first)
+    for first in range(0, planes.size, planes.block):
+        count = min(planes.block, planes.size - first)
         for k in range(0, count, lanes):
             if count >= lanes:
                 k = min(k, count - lanes)  # again lanes in which there was none
-                v = simd.load(d, elements, base + k)
+                v = simd.load(d, planes.elements, base + k)
                 found = simd.is_nan(v) if nan else v == best
             else:
-                v = simd.load_between(d, elements, base, 0, count)
+                v = simd.load_between(d, planes.elements, base, 0, count)
                 found = simd.between(d, 0, count) & (simd.is_nan(v) if nan else v == best)
             if simd.any_lane(found):
                 return first + k + simd.first_lane(found)
-        base += step
+        base += planes.step
     return -1
 
 
@@ -149,7 +170,7 @@ def group_reduced(d, vectors, combine):
 
 
 @inline
-def combined(d, elements, base, apart, size, share, other, combine, again, vectors):
+def combined(d, planes, group, base, other, combine, again):
     """Combine the elements of each plane of a group; return that, and whether there may be a NaN.
 
     Meanwhile a share of each of the next group's is asked for.
@@ -157,29 +178,29 @@ def combined(d, elements, base, apart, size, share, other, combine, again, vecto
     lanes = simd.lanes(d)
     seen = simd.splat(d, 0)
     for i in range(lanes):
-        at = base + i * apart
-        ask(d, elements, at + lanes * apart, share)
-        v, seen = rest_reduced(d, elements, at, size, other, other, seen, combine, again)
-        simd.store(vectors, i * lanes, v)
-    return group_reduced(d, vectors, combine), simd.any_lane(simd.is_nan(seen))
+        at = base + i * group.apart
+        ask(d, planes.elements, at + lanes * group.apart, group.share)
+        v, seen = rest_reduced(d, planes.elements, at, planes.size, other, other, seen, combine, again)
+        simd.store(group.vectors, i * lanes, v)
+    return group_reduced(d, group.vectors, combine), simd.any_lane(simd.is_nan(seen))
 
 
 @inline
-def first_of_each(d, dp, elements, base, apart, size, values, plane, numbers, vectors):
+def first_of_each(d, dp, planes, group, base, values, plane, numbers, vectors):
     """Return where the first element of each plane of a group is that is its value."""
-    lanes = simd.lanes(d)
+    lanes, size = simd.lanes(d), planes.size
     lowest, ascending = simd.splat(d, simd.lowest(d)), simd.load(dp, numbers, 0)
     for i in range(lanes):
-        at = base + i * apart
+        at = base + i * group.apart
         best = simd.splat(d, simd.load_scalar(values, plane + i))
         found = simd.splat(dp, simd.highest(dp))
         if size % lanes > 0:
             last = max(0, size - lanes)
-            v = simd.load_or(lowest, elements, at + last, 0, size)
+            v = simd.load_or(lowest, planes.elements, at + last, 0, size)
             found = simd.select(v == best, ascending + simd.splat(dp, last), found)
         for k in range(size // lanes * lanes - lanes, -1, -lanes):  # what comes first is written last
             simd.rolled()
-            v = simd.load(d, elements, at + k)
+            v = simd.load(d, planes.elements, at + k)
             found = simd.select(v == best, ascending + simd.splat(dp, k), found)
         simd.store(vectors, i * lanes, found)
     return group_reduced(dp, vectors, smaller)
@@ -214,16 +235,17 @@ def sweep(start, stop, source, group, reduce_group, reduce, values, positions, m
 @inline
 def put_largest(base, plane, values, positions, more):
     """Write the first maximum of a plane, and where it is."""
-    d, elements, size, block, step, width, row_step, _, _ = more
-    best, nan = plane_reduced(d, elements, base, size, block, step, simd.splat(d, simd.lowest(d)), larger, True)
+    d, planes, _, _ = more
+    best, nan = plane_reduced(d, planes, base, simd.splat(d, simd.lowest(d)), larger, True)
     at = -1
     if nan:  # or infinities of either sign
-        at = first_of(d, elements, base, size, block, step, best, True)
+        at = first_of(d, planes, base, best, True)
         if at >= 0:
-            best = simd.splat(d, simd.load_scalar(elements, base + at // width * row_step + at % width))
+            there = base + at // planes.width * planes.row_step + at % planes.width
+            best = simd.splat(d, simd.load_scalar(planes.elements, there))
     if positions is not None:
         if at < 0:
-            at = first_of(d, elements, base, size, block, step, best, False)
+            at = first_of(d, planes, base, best, False)
         simd.store_scalar(positions, plane, at)
     simd.store_one(values, plane, best)
 
@@ -231,37 +253,44 @@ def put_largest(base, plane, values, positions, more):
 @inline
 def put_largest_of_each(base, plane, values, positions, more):
     """Write the first maximum of each plane of a group, and where it is; return whether there may be a NaN."""
-    _, elements, size, _, _, _, _, (d, apart, share, vectors), (dp, numbers, vectors_at) = more
-    best, nan = combined(d, elements, base, apart, size, share, simd.splat(d, simd.lowest(d)), larger, True, vectors)
+    _, planes, group, (d, dp, numbers, vectors) = more
+    best, nan = combined(d, planes, group, base, simd.splat(d, simd.lowest(d)), larger, True)
     simd.store(values, plane, best)
     if positions is not None and not nan:
-        at = first_of_each(d, dp, elements, base, apart, size, values, plane, numbers, vectors_at)
+        at = first_of_each(d, dp, planes, group, base, values, plane, numbers, vectors)
         simd.store(positions, plane, at)
     return nan
 
 
 @inline
+def put_average(base, plane, values, positions, more):
+    """Write the average of a plane."""
+    d, planes, _, (_, divisor) = more
+    total, _ = plane_reduced(d, planes, base, simd.splat(d, 0), added, False)
+    simd.store_one(values, plane, total / simd.splat(d, divisor))
+
+
+@inline
 def put_average_of_each(base, plane, values, positions, more):
     """Write the average of each plane of a group."""
-    _, elements, size, _, _, divisor, (d, apart, share, vectors) = more
-    total, _ = combined(d, elements, base, apart, size, share, simd.splat(d, 0), added, False, vectors)
+    _, planes, group, (d, divisor) = more
+    total, _ = combined(d, planes, group, base, simd.splat(d, 0), added, False)
     simd.store(values, plane, total / simd.splat(d, divisor))
     return False
 
 
 @inline
-def put_average(base, plane, values, positions, more):
-    """Write the average of a plane."""
-    d, elements, size, block, step, divisor, _ = more
-    total, _ = plane_reduced(d, elements, base, size, block, step, simd.splat(d, 0), added, False)
-    simd.store_one(values, plane, total / simd.splat(d, divisor))
+def lie(d, x, z, h, w):
+    """Return the layout of x, what its planes have in common, and how many of these are a group.
 
-
-@inline
-def group_of(d, source, w, size):
-    """Return how many planes are a group: as many as there are lanes, or none, where they are large or not one run."""
+    Those are as many as there are lanes, or none, where planes are large, or not one run.
+    """
+    source = layout(x)
+    size = z.input * h.input * w.input
+    block, step = blocks(simd.narrowed(d, 2), source, w, size)
     one = source.row_step == w.input or size == w.input
-    return simd.lanes(d) if one and size <= SMALL * simd.lanes(d) else 0
+    many = simd.lanes(d) if one and size <= SMALL * simd.lanes(d) else 0
+    return source, Planes(simd.pointer(x), size, block, step, w.input, source.row_step), many
 
 
 @kernel(writes=2)
@@ -270,21 +299,15 @@ def max_pool_whole(start, stop, geometry, x, y, argmax):
     z, h, w = axes(geometry)
     d = simd.tag(x)
     dp, lanes = simd.position_tag(d, argmax), simd.lanes(d)
-    source = layout(x)
-    size = z.input * h.input * w.input
-    block, step = blocks(simd.narrowed(d, 2), source, w, size)
-    group = group_of(d, source, w, size)
-    scratch, numbers_scratch = simd.scratch(d, group * lanes), simd.scratch(dp, lanes)
-    at_scratch = simd.scratch(dp, 0 if argmax is None else group * lanes)
+    source, planes, many = lie(d, x, z, h, w)
+    scratch, numbers_scratch = simd.scratch(d, many * lanes), simd.scratch(dp, lanes)
+    at_scratch = simd.scratch(dp, 0 if argmax is None else many * lanes)
     numbers = simd.pointer(numbers_scratch)
     for i in range(lanes):
         numbers[i] = i
-    groups = (d, source.inner_step, size if source.nbytes >= FAR else 0, simd.pointer(scratch))
-    more = (
-        simd.narrowed(d, 2), simd.pointer(x), size, block, step, w.input, source.row_step, groups,
-        (dp, numbers, simd.pointer(at_scratch)),
-    )  # fmt: skip
-    sweep(start, stop, source, group, put_largest_of_each, put_largest, simd.pointer(y), simd.pointer(argmax), more)
+    group = Group(source.inner_step, planes.size if source.nbytes >= FAR else 0, simd.pointer(scratch))
+    more = (simd.narrowed(d, 2), planes, group, (d, dp, numbers, simd.pointer(at_scratch)))
+    sweep(start, stop, source, many, put_largest_of_each, put_largest, simd.pointer(y), simd.pointer(argmax), more)
     simd.keep((scratch, numbers_scratch, at_scratch))
 
 
@@ -293,15 +316,11 @@ def avg_pool_whole(start, stop, geometry, x, heights, widths, y):
     """Average the planes from start to stop of x (A, B, D * H, W)."""
     z, h, w = axes(geometry)
     d = simd.tag(x)
-    source = layout(x)
-    size = z.input * h.input * w.input
-    block, step = blocks(simd.narrowed(d, 2), source, w, size)
-    divisor = simd.pointer(heights)[0] * simd.pointer(widths)[0]
-    group = group_of(d, source, w, size)
-    scratch = simd.scratch(d, group * simd.lanes(d))
-    groups = (d, source.inner_step, size if source.nbytes >= FAR else 0, simd.pointer(scratch))
-    more = (simd.narrowed(d, 2), simd.pointer(x), size, block, step, divisor, groups)
-    sweep(start, stop, source, group, put_average_of_each, put_average, simd.pointer(y), None, more)
+    source, planes, many = lie(d, x, z, h, w)
+    scratch = simd.scratch(d, many * simd.lanes(d))
+    group = Group(source.inner_step, planes.size if source.nbytes >= FAR else 0, simd.pointer(scratch))
+    more = (simd.narrowed(d, 2), planes, group, (d, simd.pointer(heights)[0] * simd.pointer(widths)[0]))
+    sweep(start, stop, source, many, put_average_of_each, put_average, simd.pointer(y), None, more)
     simd.keep((scratch,))
 
 
