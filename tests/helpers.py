@@ -199,7 +199,7 @@ def same_result(found, expected):
 
 def few_numbers(data, shape):
     """Draw an array in which many are equal, of vectors' dtypes, some of it NaN or an infinity."""
-    dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1"])))
+    dtype = np.dtype(data.draw(st.sampled_from(["f4", "f8", "f2", "u1", "i2"])))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     x = rng.integers(0 if dtype.kind == "u" else -5, 6, shape).astype(dtype)
     if dtype.kind == "f":

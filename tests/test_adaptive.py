@@ -16,7 +16,7 @@ from fastpool.window import adaptive_window
 
 #: Ranks and dtypes together: each pair has kernels of its own to compile, and all meet.
 PAIRS = st.sampled_from(
-    [(1, np.dtype("f")), (2, np.dtype("d")), (3, np.dtype("f")), (3, HALVES[0]), (2, np.dtype("B"))]
+    [(1, np.dtype("f")), (2, np.dtype("d")), (3, np.dtype("f")), (3, HALVES[0]), (2, HALVES[1]), (2, np.dtype("B"))]
 )
 LAST = {"data_format": "channels_last"}
 
@@ -119,7 +119,7 @@ def planes(shape, dtype):
     return np.concatenate([[random_array(shape, dtype, 3, kind) for kind in kinds], mixed]).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "u1"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1", "i2"])
 @pytest.mark.parametrize("width", [*range(1, 36), 47, 48, 49, 63, 64, 65, 66, 127, 128, 129, 257, 300])
 def test_every_width(dtype, width):
     """One window, wide and narrow ones, and more than there are columns: every tail of every vector."""
@@ -146,7 +146,7 @@ def test_every_width(dtype, width):
 @pytest.mark.parametrize("form", [{}, LAST], ids=["first", "last"])
 def test_global_pools(implementation, ndim, form):
     for shape in ((2, 3, 4, 5, 6), (2, 70, 70, 3, 2), (0, 2, 3, 4, 5)):
-        x = random_array(shape, np.float32)
+        x = random_array(shape, np.float64)
         stop = len(shape) - bool(form)
         axes = tuple(range(stop - ndim, stop))
         same_values(implementation.global_max_pool(x, ndim, **form), x.max(axis=axes, keepdims=True))

@@ -76,7 +76,7 @@ def test_numbers_of_channels(implementation, window, dtype):
 @pytest.mark.parametrize("kind", ["gaps", "ties", "specials", "lowest"])
 @pytest.mark.parametrize(
     ("dtype", "window"),
-    [*product(SIZES, WINDOWS), *((np.dtype(dtype), WINDOWS[0]) for dtype in ("?", "u4"))],
+    [*product(SIZES, WINDOWS), *((np.dtype(dtype), WINDOWS[0]) for dtype in ("?", "i1", "u4"))],
     ids=str,
 )
 def test_dtypes(implementation, dtype, kind, window):
@@ -102,7 +102,7 @@ def test_shapes(implementation, shape, window):
 @pytest.mark.parametrize("spatial", [(1, 1), (1, 40), (40, 1), (2, 700)], ids=str)
 @pytest.mark.parametrize("channels", [1, 2, 33])
 def test_planes_of_any_size(implementation, spatial, channels):
-    x = random_array((*spatial, channels), np.float32)
+    x = random_array((*spatial, channels), np.float64)
     for window in ({"kernel_size": 1}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": spatial}):
         if np.prod(brute.both(window["kernel_size"])) <= 256:
             check_max(implementation, x, **window)

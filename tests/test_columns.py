@@ -165,8 +165,8 @@ def test_strides(stride):
 @pytest.mark.parametrize("size", [(7, 7), (14, 14), (28, 27), (5, 60), (1, 9), (3, 700)], ids=str)
 @pytest.mark.parametrize("kernel", [2, 3, 5, 9])
 def test_as_many_windows_as_elements(kernel, size):
-    # Rows are one run; of small maps there are many in scratch, and more than one thread's.
-    x = random_array((3, 10_000 // np.prod(size), *size), np.float32)
+    # Rows are one run; of small maps there are many in scratch, and of all so many that threads share them.
+    x = random_array((3, 36_000 // np.prod(size), *size), np.float32)
     window = {"kernel_size": kernel, "padding": "same"}
     columns = reference.unfold(x, **window)
     same_bits(fastpool.unfold(x, **window), columns)

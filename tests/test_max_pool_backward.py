@@ -82,11 +82,12 @@ def test_after_the_forward(implementation, dtype, window):
 
 
 @pytest.mark.parametrize("rows", [255, 256, 257])
-def test_windows_of_one_column_send_nothing_to_the_next(implementation, rows):
+@pytest.mark.parametrize("dtype", ["i1", "f4"])
+def test_windows_of_one_column_send_nothing_to_the_next(implementation, dtype, rows):
     """Not even where a byte counts as many places as the window has."""
     shape, window = (2, rows, 41), {"kernel_size": (rows, 1), "stride": (rows, 2)}
     argmax = np.arange(2 * 21).reshape(2, 1, 21) % rows
-    check(implementation, np.ones(argmax.shape, np.float32), argmax, shape, **window)
+    check(implementation, np.ones(argmax.shape, dtype), argmax, shape, **window)
 
 
 def test_gradients_add_up_in_kernel_order(implementation):

@@ -19,19 +19,19 @@ SHAPES = [(2, 3, 4, 4), (1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 33, 70), (2, 2, 1, 9)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", ["random", "ties", "specials", "lowest"])
 def test_forward_and_backward(implementation, shape, pool, kind):
-    x = random_array(shape, np.float32, kind=kind)
+    x = random_array(shape, np.float64, kind=kind)
     layer = implementation.Pooling(pool)
     y = layer.forward(x)
     expected, argmax, _ = brute.max_pool2d(x, pool, ceil_mode=True)
     same_values(y, expected)
     same_values(layer.max_index, argmax.transpose(0, 2, 3, 1).reshape(-1))
-    dy = random_array(y.shape, np.float32, seed=1)
+    dy = random_array(y.shape, np.float64, seed=1)
     same_bits(layer.backward(dy), brute.max_pool2d_backward(dy, argmax, shape, pool, ceil_mode=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dtypes(implementation, dtype):
-    x = random_array((2, 3, 5, 37), dtype)
+    x = random_array((2, 3, 5, 7), dtype)
     layer = implementation.Pooling(2)
     y = layer.forward(x)
     expected, argmax, _ = brute.max_pool2d(x, 2, ceil_mode=True)

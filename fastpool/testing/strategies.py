@@ -37,7 +37,7 @@ SHORT = st.integers(1, 9)
 KINDS = st.sampled_from(["ties", "random", "specials", "lowest"])
 SUMMABLE = st.sampled_from(["ties", "random", "gaps", "lowest"])  # of which no sum overflows
 # Of every kind: each dtype has kernels of its own to compile, and all have their turn in other tests.
-NUMBERS = [np.dtype(char) for char in "fdBh"]
+NUMBERS = [np.dtype(char) for char in "fdBi"]
 dtypes = st.sampled_from([np.dtype("?"), *NUMBERS])
 input_layouts = st.sampled_from(INPUT_LAYOUTS)
 layouts = st.sampled_from(list(LAYOUTS))
