@@ -119,10 +119,11 @@ class Plan:
     trailing: tuple[int, ...]
     kernel: Kernel
     rows: int
-    nbytes: int  # that are read, or written, again for every window along an axis
+    nbytes: int  # that are read, or written; see `_again`
     inputs: tuple[Given, ...]  # as the kernel takes them
     outputs: tuple[Given | None, ...]
     divisors: tuple[bool, int | None] | None = None  # of an average: arrays that come after the inputs
+    part: int = 0  # how many channels a thread does of a plane, if rows are those of parts
     laid: Window | None = None  # the windows as the kernel takes them, if otherwise
     constants: tuple[Array, ...] = ()
     given: tuple[Given | None, ...] = ()  # all of these
@@ -174,7 +175,7 @@ class Plan:
         return self.bound
 
     def _bound_to(self, far: bool) -> Bound:
-        geometry = np.append((self.laid or self.w).geometry, far)
+        geometry = np.append((self.laid or self.w).geometry, (far, self.part))
         return self.kernel.bound(self.rows, self.nbytes, geometry, *self.given)
 
 
@@ -246,7 +247,7 @@ def pooling(
         trailing,
         chosen,
         prod(leading) if chosen is kernels.blocked else prod(leading + w.output[:-1]),
-        prod(shape) * result.itemsize * w.overlap,
+        _again(w, shape, result, trailing),
         (x,),
         (y, *more),
         divisors,
@@ -298,7 +299,9 @@ def scattering_of(
     elif small:
         kernel = max_pool_backward.scatter_small
     elif summed:
-        kernel = max_pool_backward.scatter_channels
+        plan = _backward(w, shape, dtype, trailing, max_pool_backward.scatter_channels, w.argmax_dtype)
+        part = max_pool_backward.channels_at_once(w, channels, _computed(dtype))
+        return replace(plan, rows=plan.rows * -(-channels // part), part=part)
     else:
         kernel = max_pool_backward.scatter(layout.by_pixels(trailing))
     return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
@@ -346,8 +349,8 @@ def _backward(
     element = layout.summed(dtype)
     inputs = Given(given, element), *([] if positions is None else [Given(given, positions)])
     outputs = (Given(axes, element),)
-    nbytes = prod(shape) * dtype.itemsize * w.overlap
-    rows = prod(axes[:3]) if nbytes else 0  # there may be no channels
+    nbytes = _again(w, shape, dtype, trailing)
+    rows = prod(axes[:3]) if prod(shape) else 0  # there may be no channels
     return Plan(w, shape, dtype, pooled, trailing, kernel, rows, nbytes, inputs, outputs, divisors)
 
 
@@ -427,6 +430,15 @@ def _divisors(w: Window, include_pad: bool, override: int | None, dtype: np.dtyp
 def _uniform(w: Window, include_pad: bool, override: int | None) -> bool:
     """Whether all windows, none of which hangs over the padding, are divided by one number."""
     return include_pad or override is not None or not any(map(any, w.padding))
+
+
+def _again(w: Window, shape: tuple[int, ...], dtype: np.dtype[Any], trailing: tuple[int, ...]) -> int:
+    """Return the bytes of an array, again for every window along an axis: as long as a call takes.
+
+    Half of them if channels are last: that takes less time, and rows of a plane that are another thread's more.
+    """
+    nbytes = prod(shape) * dtype.itemsize * w.overlap
+    return nbytes // 2 if layout.by_pixels(trailing) else nbytes
 
 
 def _computed(dtype: np.dtype[Any]) -> int:

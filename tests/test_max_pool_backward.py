@@ -400,7 +400,7 @@ def test_threads_share_planes(dtype, mebibytes, spatial, window):
     same_bits(out, dx)
 
 
-@given(st.data(), st.sampled_from(["f4", "f2"]), st.sampled_from([4, 17]))
+@given(st.data(), st.sampled_from(["f4", "f2"]), st.sampled_from([4, 17, 50]))
 @settings(max_examples=25)
 def test_bands_of_planes_with_channels_last(data, dtype, channels):
     # Sums go up a plane that they have no room for, and threads begin and end anywhere in one.

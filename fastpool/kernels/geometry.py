@@ -1,6 +1,7 @@
 """How kernels read `fastpool.window.Window.geometry`: seven numbers an axis.
 
-Behind these is whether the result is far from any cache (see `fastpool.kernels.hold`), where a kernel asks for that.
+Behind these is, where a kernel asks for it, whether the result is far from any cache (see `fastpool.kernels.hold`),
+and how many channels are a part of a plane.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from fastpool.kernels.compiled import inline
 
 #: So many numbers there are for three axes.
 AXES = 21
+#: How many channels are a part of a plane, if planes have parts.
+PART = AXES + 1
 #: An offset that nothing is at.
 NOWHERE = -(1 << 62)
 

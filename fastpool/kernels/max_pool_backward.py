@@ -19,7 +19,7 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
+from fastpool.kernels.geometry import PART, axes, ceil_div, layout, plane_offset
 from fastpool.kernels.hold import is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.pairs import clear
@@ -232,11 +232,14 @@ def _spans(w: Window) -> list[int]:
     return [(k - 1) * dilation + 1 for k, dilation in zip(w.kernel_size, w.dilation)]
 
 
+def _padded(w: Window) -> list[int]:
+    axes = zip(w.input, _spans(w), w.output, w.stride, w.padding)
+    return [max(before + n, (out - 1) * stride + span) for n, span, out, stride, (before, _) in axes]
+
+
 def fits(w: Window, channels: int) -> bool:
     """Return whether scratch has room for so many channels of a plane, with its padding as far as windows reach."""
-    axes = zip(w.input, _spans(w), w.output, w.stride, w.padding)
-    size = prod(max(before + n, (out - 1) * stride + span) for n, span, out, stride, (before, _) in axes)
-    return w.taps <= LOOKED_UP and 4 * size * channels <= BAND
+    return w.taps <= LOOKED_UP and 4 * prod(_padded(w)) * channels <= BAND
 
 
 def sums_channels(w: Window) -> bool:
@@ -244,8 +247,19 @@ def sums_channels(w: Window) -> bool:
     if fits(w, LEAST):
         return True
     span, stride = _spans(w)[-2:][0], w.stride[-2:][0]
-    line = max(w.padding[-1][0] + w.input[-1], (w.output[-1] - 1) * w.stride[-1] + _spans(w)[-1])
-    return len(w.input) == 2 and stride <= span and w.taps <= LOOKED_UP and simd.BYTES * span * line <= BAND
+    return len(w.input) == 2 and stride <= span and w.taps <= LOOKED_UP and simd.BYTES * span * _padded(w)[-1] <= BAND
+
+
+def channels_at_once(w: Window, channels: int, itemsize: int) -> int:
+    """Return how many channels `scatter_channels` sums up at a time: about as many each time, which are threads' parts.
+
+    As few images have fewer planes than there are threads, and the windows of a plane's rows reach over many others.
+    """
+    most = BAND // (4 * prod(_padded(w))) // 4 * 4
+    if not fits(w, LEAST):
+        most = 2 * BAND // (simd.BYTES * 2 * _spans(w)[0] * _padded(w)[-1]) * (simd.BYTES // itemsize)
+    parts = -(-channels // min(SHARED, most))
+    return -(-channels // (4 * parts)) * 4
 
 
 def pads(w: Window, small: bool) -> bool:
@@ -288,15 +302,20 @@ def add_row(dy, argmax, count, offsets, sums):
 
 
 @inline
-def add_four_rows(dy, argmax, count, step, offsets, sums, pitch):
-    """The same of a row of each of four planes, whose gradients are a step apart, and sums a pitch."""
+def add_four_rows(dy, argmax, count, step, offsets, sums):
+    """The same of a row of each of four planes, whose gradients are a step apart.
+
+    The four offsets of a place are side by side, and tell which plane's sums, too: four addresses fewer to keep in
+    registers, or to load again and again, spare a tenth.
+    """
     for i in range(count - 1, -1, -1):
         g, a, s = simd.offset(dy, i), simd.offset(argmax, i), simd.offset(sums, i)
-        k, m, n, p = offsets[a[0]], offsets[a[step]], offsets[a[2 * step]], offsets[a[3 * step]]
+        k, m = offsets[4 * np.int64(a[0])], offsets[4 * np.int64(a[step]) + 1]
+        n, p = offsets[4 * np.int64(a[2 * step]) + 2], offsets[4 * np.int64(a[3 * step]) + 3]
         s[k] += simd.load_scalar(g, 0)
-        s[pitch + m] += simd.load_scalar(g, step)
-        s[2 * pitch + n] += simd.load_scalar(g, 2 * step)
-        s[3 * pitch + p] += simd.load_scalar(g, 3 * step)
+        s[m] += simd.load_scalar(g, step)
+        s[n] += simd.load_scalar(g, 2 * step)
+        s[p] += simd.load_scalar(g, 3 * step)
 
 
 @inline
@@ -325,6 +344,11 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
     offsets = simd.pointer(table)
     list_offsets(z, h, w, high, line, 1, offsets)
     most = 4 if 16 * pitch <= SIDE_BY_SIDE else 1
+    entries = most * taps if most > 1 else 0
+    table_of_four = np.empty(entries, np.int16)
+    of_four = simd.pointer(table_of_four)
+    for i in range(entries):
+        of_four[i] = offsets[i // most] + i % most * pitch
     # Vectors are read before the first row.
     sums_scratch = simd.scratch(d, lanes + most * pitch)
     sums = simd.offset(simd.pointer(sums_scratch), lanes)
@@ -349,7 +373,7 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
                 before = (plane - count) * outputs + count * out * w.output
                 ask(d, gradients, before, count * w.output)
                 ask(dp, positions, before, count * w.output)
-                add_four_rows(from_dy, from_argmax, w.output, outputs, offsets, to, pitch)
+                add_four_rows(from_dy, from_argmax, w.output, outputs, of_four, to)
             else:
                 add_row(from_dy, from_argmax, w.output, offsets, to)
         for i in range(count - 1, -1, -1):
@@ -370,7 +394,7 @@ def scatter_padded(start, stop, geometry, dy, argmax, dx):
                         simd.rolled()
                         simd.store_before(to, j, simd.load(d, from_sums, j), w.input)
         row = max(start, plane * rows)
-    simd.keep((table, sums_scratch))
+    simd.keep((table, table_of_four, sums_scratch))
 
 
 @inline
@@ -424,11 +448,10 @@ def scatter_channels(start, stop, geometry, dy, argmax, dx):
     channels, rows, lines = dx.shape[3] // w.input, z.input * h.input, z.output * h.output
     high, line, span = padded(h), padded(w), (h.places - 1) * h.dilation + 1
     most = lines
-    shared = BAND // (4 * padded(z) * high * line) // 4 * 4
-    if shared < LEAST:
+    if 4 * padded(z) * high * line * LEAST > BAND:
         high, most = 2 * span, span // h.stride
-        shared = 2 * BAND // (simd.BYTES * high * line) * simd.lanes(d)
-    shared = min(SHARED, ceil_div(channels, 4) * 4, shared)
+    shared = geometry[PART]
+    parts = ceil_div(channels, shared)
     pixels = padded(z) * high * line
     table = np.empty(z.places * h.places * w.places, np.int64)
     offsets = simd.pointer(table)
@@ -438,40 +461,40 @@ def scatter_channels(start, stop, geometry, dy, argmax, dx):
     sums = simd.pointer(sums_scratch)
     row = stop
     while row > start:
-        plane = (row - 1) // rows
-        top, bottom = max(0, start - plane * rows), row - plane * rows
-        row = plane * rows + top
+        part = (row - 1) // rows
+        top, bottom = max(0, start - part * rows), row - part * rows
+        row = part * rows + top
+        plane, channel = part // parts, part % parts * shared
+        count = min(shared, channels - channel)
         # The windows that reach into our rows.
         first, last = 0, lines
         if z.input == z.output == 1:
             first, last = reach(h, top, bottom)
-        for channel in range(0, channels, shared):
-            count = min(shared, channels - channel)
-            clear(d, sums, 0, pixels * shared)
-            begin, low = max(first, last - most), bottom
-            origin = band_origin(h, begin, first, top)
-            behind = last
-            while low > top:
-                for out in range(behind - 1, begin - 1, -1):
-                    number, y = out // h.output * z.stride, out % h.output * h.stride
-                    add_channels(
-                        d, dp, gradients, positions, result,
-                        (plane * lines + out) * w.output * channels + channel, count, channels, w, offsets,
-                        simd.offset(sums, (number * high + y - origin) * line * shared), shared,
-                        (plane * rows + number * h.input + y) * w.input * channels + channel,
-                    )  # fmt: skip
-                upper = top if begin == first else min(low, max(top, (begin - 1) * h.stride + span - h.before))
-                for y in range(upper, low):
-                    inside = (z.before + y // h.input) * high + h.before + y % h.input - origin
-                    into = (plane * rows + y) * w.input * channels + channel
-                    for x in range(w.input):
-                        at = (inside * line + w.before + x) * shared
-                        put_sums(d, result, into + x * channels, sums, at, count, far)
-                low, behind = upper, begin
-                if low > top:
-                    begin, before = max(first, begin - most), origin
-                    origin = band_origin(h, begin, first, top)
-                    move_behind(d, sums, (span - h.stride) * line * shared, (before - origin) * line * shared)
+        clear(d, sums, 0, pixels * shared)
+        begin, low = max(first, last - most), bottom
+        origin = band_origin(h, begin, first, top)
+        behind = last
+        while low > top:
+            for out in range(behind - 1, begin - 1, -1):
+                number, y = out // h.output * z.stride, out % h.output * h.stride
+                add_channels(
+                    d, dp, gradients, positions, result,
+                    (plane * lines + out) * w.output * channels + channel, count, channels, w, offsets,
+                    simd.offset(sums, (number * high + y - origin) * line * shared), shared,
+                    (plane * rows + number * h.input + y) * w.input * channels + channel,
+                )  # fmt: skip
+            upper = top if begin == first else min(low, max(top, (begin - 1) * h.stride + span - h.before))
+            for y in range(upper, low):
+                inside = (z.before + y // h.input) * high + h.before + y % h.input - origin
+                into = (plane * rows + y) * w.input * channels + channel
+                for x in range(w.input):
+                    at = (inside * line + w.before + x) * shared
+                    put_sums(d, result, into + x * channels, sums, at, count, far)
+            low, behind = upper, begin
+            if low > top:
+                begin, before = max(first, begin - most), origin
+                origin = band_origin(h, begin, first, top)
+                move_behind(d, sums, (span - h.stride) * line * shared, (before - origin) * line * shared)
     simd.keep((table, sums_scratch))
 
 
