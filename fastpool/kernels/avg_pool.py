@@ -200,7 +200,7 @@ def avg_pool_large(start, stop, geometry, x, heights, widths, y):
 
 
 #: So many bytes of sums are kept at a time, of so many slices; in arrays of so many, what they go to is asked for.
-SUMS, SLICES, ASKED = 1 << 14, 1 << 12, 1 << 22
+SUMS, SLICES, ASKED = 1 << 14, 1 << 12, 1 << 21
 
 
 class Phases(NamedTuple):

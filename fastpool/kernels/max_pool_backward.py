@@ -43,7 +43,7 @@ SMALL, ROOM = 1 << 13, 32
 #: Some are summed up at a time, if so many elements, and so many targets, are those of some.
 SUMMED, ENTRIES = 1 << 11, 1 << 13
 #: With so many gradients, the next elements are asked for, of arrays of so many bytes: others are in some cache.
-BLOCK, ASKED = 16, 1 << 22
+BLOCK, ASKED = 16, 1 << 20
 #: Of channels that are last, up to so many are summed up at a time: of a plane at least so many, of a band a vector.
 SHARED, LEAST = 1 << 7, 12
 

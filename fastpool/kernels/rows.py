@@ -45,7 +45,7 @@ MERGED = 2
 #: Behind reduced rows so many vectors can be read.
 MARGIN = 8
 #: Arrays of fewer bytes are in some cache, where asking ahead costs more than it gains.
-FAR = 1 << 22
+FAR = 1 << 21
 
 
 def keeps(w: Window) -> bool:
