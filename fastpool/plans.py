@@ -57,10 +57,11 @@ FLATTENED = 1 << 12
 COLLECTED = 9
 #: And pairs of elements in rows of so many windows a place down; rows longer than so many elements are cut.
 PAIRS, LONG = 10, 2048
-#: In more windows than so many a pixel is not asked for its gradients, but these are gone through, if sums of so many
-#: channels of a plane fit a cache; in twice as many, if not; and in any, if those of so many do, and the channels are
-#: too few to be asked.
-OVERLAP, ROOMY, SUMMED = 16, 16, 48
+#: A pixel in more windows than so many is not asked for its gradients, but these are gone through, if sums of some of a
+#: plane's channels fit a cache. Where those of an eighth do, and of so many, windows are sooner gone through: if they
+#: have more places than so many times those from one to the next, and so many. And in any case, if those of so many
+#: channels fit, and there are too few to be asked.
+OVERLAP, ROOMY, ASKED, SUMMED = 32, 16, (4, 16), 48
 #: Of small planes it is listed where so many gradients may go, if there are so many planes, or twice as many where
 #: channels could be summed up; more, without edges.
 TARGETS, REPEATED, WITHOUT_EDGES = 1 << 17, 32, 128
@@ -278,7 +279,9 @@ def scattering_of(
         plan = scattering_of(of_line, (prod(shape) // of_line.input[0], *of_line.input), dtype, contiguous, ())
         pooled = shape[: len(shape) - len(trailing) - len(w.input)] + w.output + trailing
         return replace(plan, w=w, shape=shape, pooled=pooled, laid=of_line)
-    asked = w.taps <= (OVERLAP if contiguous and max_pool_backward.fits(w, ROOMY) else 2 * OVERLAP) * prod(w.stride)
+    apart = prod(w.stride)
+    roomy = contiguous and max_pool_backward.fits(w, max(ROOMY, channels // 8))
+    asked = w.taps <= (ASKED[0] * apart + ASKED[1] if roomy else OVERLAP * apart)
     summed = not asked and max_pool_backward.sums_channels(w)
     if FEW <= channels < MANY and not w.side_by_side:
         summed |= max_pool_backward.fits(w, SUMMED)
