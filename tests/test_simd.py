@@ -80,6 +80,27 @@ def test_position_tag(element, dtype):
     assert scratch.dtype == f"u{max(np.dtype(element or 'u1').itemsize, np.dtype(dtype).itemsize)}"
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
+def test_mask_tag(dtype):
+    """Whatever the integers are that a mask is made of, it is one for as many lanes, of any elements."""
+
+    @njit
+    def choose(array, out):
+        d = simd.tag(array)
+        da = simd.mask_tag(d)
+        scratch = simd.scratch(da, simd.lanes(d))
+        for i in range(scratch.size):
+            scratch[i] = i % 3
+        mask = simd.load(da, simd.pointer(scratch), 0) == simd.splat(da, 2)
+        simd.store(simd.pointer(out), 0, simd.select(mask, simd.load(d, simd.pointer(array), 0), simd.splat(d, 77)))
+        return scratch
+
+    array = np.arange(lanes_of(np.dtype(dtype)), dtype=dtype)
+    out = np.zeros_like(array)
+    assert choose(array, out).dtype in ("u1", f"u{array.itemsize}")
+    same_values(out, np.where(np.arange(array.size) % 3 == 2, array, np.asarray(77, dtype)))
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("element", ["u1", "u2", "u4"])
 def test_positions_widen_and_narrow(element, dtype):

@@ -165,7 +165,8 @@ class Places(NamedTuple):
     number: int  # of places
     distances: Any  # as pointers
     asked: Any
-    pitch: int  # from what is asked of one place to that of the next; behind the last comes the first that is there
+    firsts: Any  # the position of the first place that is there, if wanted
+    pitch: int  # from what is asked of one place to that of the next
     period: int  # elements so far apart ask for the same
     worth: int  # what a place counts for in positions
 
@@ -179,8 +180,8 @@ def further(places, at, lanes):
 
 @inline
 def ask_first(d, places, others):
-    """Put behind what is asked for the position of the first place that each lane has, with that among others."""
-    behind, at = places.number * places.pitch, 0
+    """List the position of the first place that each lane has, with that among others."""
+    at = 0
     for i in range(0, places.pitch - simd.lanes(d), simd.lanes(d)):
         first = simd.load(d, places.asked, i)
         for k in range(1, places.number):
@@ -189,9 +190,9 @@ def ask_first(d, places, others):
             first = simd.select(place < first, place, first)
         first = first * simd.splat(d, places.worth)
         if others is not None:
-            first = first + simd.load(d, others.asked, others.number * others.pitch + at)
+            first = first + simd.load(d, others.firsts, at)
             at = further(others, at, simd.lanes(d))
-        simd.store(places.asked, behind + i, first)
+        simd.store(places.firsts, i, first)
 
 
 class Run(NamedTuple):
@@ -288,36 +289,43 @@ def scratch(z, h, w, d, dp, size, wanted):
     run = period + line * ceil_div(lanes, line)
     across_pitch, pitch = run + 2 * lanes, (height + halo) * line + 2 * lanes
     table = np.empty(w.places + downs, np.int64)
-    asked_scratch = simd.scratch(dp, (w.places + 1) * across_pitch + (0 if band else (downs + 1) * pitch))
-    across = Places(w.places, simd.pointer(table), simd.pointer(asked_scratch), across_pitch, period, 1)
-    down_asked = simd.offset(across.asked, (w.places + 1) * across_pitch)
-    down = Places(downs, simd.pointer(table[w.places :]), down_asked, pitch, pitch, w.places)
-    ask_all(z, h, w, dp, across, down, run, height, band)
+    # As bytes, what is asked for fits L1: large windows of small planes take .6 to .9 of the time.
+    da = simd.mask_tag(d)
+    asked_scratch = simd.scratch(da, w.places * across_pitch + (0 if band else downs * pitch))
+    first_scratch = simd.scratch(dp, across_pitch + pitch if wanted else 0)
+    asked, firsts = simd.pointer(asked_scratch), simd.pointer(first_scratch)
+    across = Places(w.places, simd.pointer(table), asked, firsts, across_pitch, period, 1)
+    down_asked, down_firsts = simd.offset(asked, w.places * across_pitch), simd.offset(firsts, across_pitch)
+    down = Places(downs, simd.pointer(table[w.places :]), down_asked, down_firsts, pitch, pitch, w.places)
+    ask_all(z, h, w, da, dp, across, down, run, height, band, wanted)
     copies = simd.scratch(d, 2 * (pitch + 2 * margin))
     kept_at_scratch = simd.scratch(dp, pitch + 2 * margin if wanted else 0)
     taken = simd.offset(simd.pointer(copies), margin)
     kept = simd.offset(taken, pitch + 2 * margin)
     kept_at = simd.offset(simd.pointer(kept_at_scratch), margin)
-    return Scratch(across, down, height, band, taken, kept, kept_at), (table, asked_scratch, copies, kept_at_scratch)
+    arrays = table, asked_scratch, first_scratch, copies, kept_at_scratch
+    return Scratch(across, down, height, band, taken, kept, kept_at), arrays
 
 
 @inline
-def ask_all(z, h, w, dp, across, down, run, height, band):
-    """Fill the tables of what is asked for."""
+def ask_all(z, h, w, d, dp, across, down, run, height, band, wanted):
+    """Fill the tables of what is asked for, and, if wanted, of what comes first."""
     line, rows, across_pitch, pitch = w.input, z.input * h.input, across.pitch, down.pitch
     # Places that no window has are read, too.
     for k in range(w.places):
         distance = k * w.dilation - w.before
-        ask_planes(dp, across.asked, k * across_pitch, across_pitch, run, 1, 1, line, 0, 0, -distance, k)
+        ask_planes(d, across.asked, k * across_pitch, across_pitch, run, 1, 1, line, 0, 0, -distance, k)
         across.distances[k] = distance if abs(distance) < line else 0
-    ask_first(dp, across, None)
+    if wanted:
+        ask_first(dp, across, None)
     if not band:
         for k in range(down.number):
             deep, low = k // h.places * z.dilation - z.before, k % h.places * h.dilation - h.before
-            ask_planes(dp, down.asked, k * pitch, pitch, height * line, z.input, h.input, line, -deep, -low, 0, k)
+            ask_planes(d, down.asked, k * pitch, pitch, height * line, z.input, h.input, line, -deep, -low, 0, k)
             distance = (deep * h.input + low) * line
             down.distances[k] = distance if abs(distance) < rows * line else 0
-        ask_first(dp, down, across)
+        if wanted:
+            ask_first(dp, down, across)
 
 
 @inline
@@ -366,12 +374,15 @@ def largest_asked(d, dp, values, found, i, places, at, positions, careful):
 
     That is what was `found` of it before, if anything was, and what its place counts for.
     """
-    best, best_at = simd.splat(d, simd.lowest(d)), simd.load(dp, places.asked, places.number * places.pitch + at)
+    best, best_at = simd.splat(d, simd.lowest(d)), simd.splat(dp, 0)
+    if positions is not None:
+        best_at = simd.load(dp, places.firsts, at)
+    da = simd.mask_tag(d)
     for k in range(places.number):
         simd.rolled()
         source = i + places.distances[k]
         v = simd.load(d, values, source)
-        asked = simd.load(dp, places.asked, k * places.pitch + at) == simd.splat(dp, k)
+        asked = simd.load(da, places.asked, k * places.pitch + at) == simd.splat(da, k)
         better = outranks(v, best, careful) & asked
         best = simd.select(better, v, best)
         if positions is not None:
@@ -446,10 +457,10 @@ def max_pool_flat(deep: bool) -> Kernel:
 @inline
 def sum_asked(d, dp, values, found, i, places, at, positions, careful):
     """Return the sum of the values around i that are asked for, at `at`."""
-    total = simd.splat(d, 0)
+    total, da = simd.splat(d, 0), simd.mask_tag(d)
     for k in range(places.number):
         simd.rolled()
-        asked = simd.load(dp, places.asked, k * places.pitch + at) == simd.splat(dp, k)
+        asked = simd.load(da, places.asked, k * places.pitch + at) == simd.splat(da, k)
         total = simd.select(asked, total + simd.load(d, values, i + places.distances[k]), total)
     return total, None
 

@@ -29,6 +29,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.numpy_support import as_dtype, from_dtype
@@ -131,6 +132,13 @@ def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
     bits = array.dtype.bitwidth if isinstance(array, types.Array) else 8
     element = getattr(types, f"uint{max(bits, like.element.bitwidth)}")
     return _constant(Tag(element, like.lanes), like, array)
+
+
+@intrinsic
+def mask_tag(typingctx: Any, like: Tag) -> Any:
+    """Integers to make masks for `like`'s lanes of: bytes on CPUs with masks of their own, else as wide as those."""
+    has_masks = _has_masks(cpu_target.target_context, _I1)
+    return _constant(Tag(getattr(types, f"uint{8 if has_masks else like.element.bitwidth}"), like.lanes), like)
 
 
 @intrinsic
