@@ -32,8 +32,8 @@ from fastpool.window import Window
 WIDEST, FURTHEST = 8, 8
 #: Windows of so many rows, and twice as many rows and columns, are high; so many places, up to two apart, are many.
 HIGH, MANY = 8, 40
-#: Rows of so many outputs are long.
-LONG = 256
+#: Rows of so many outputs are long, of so many short.
+LONG, SHORT = 256, 8
 #: Groups have about so many bytes.
 GROUP = 1 << 13
 #: So many bytes of reduced rows are pooled at a time.
@@ -49,8 +49,9 @@ FAR = 1 << 21
 
 
 def keeps(w: Window) -> bool:
-    """Return whether slices are kept for windows of three axes: some are in two."""
-    return len(w.input) == 3 and w.kernel_size[0] > w.stride[0]
+    """Return whether slices are kept for windows of three axes: some are in two, or they are two of short rows."""
+    short = w.kernel_size[0] == 2 and w.output[-1] <= SHORT
+    return len(w.input) == 3 and (w.kernel_size[0] > w.stride[0] or short)
 
 
 def fits(w: Window) -> bool:
