@@ -1,7 +1,8 @@
 """Windows one apart, as many as elements: rows are taken for one run of elements.
 
 A vector may begin anywhere and reach over the ends of rows and planes, so that no row is too short for vectors. Which
-places of its window each lane has comes from tables, of which a vector reads as much as of the elements.
+places of its window each lane has comes from tables: of bytes where CPUs have masks of their own, elsewhere of integers
+as wide as elements.
 
 Pooling copies some planes, or a band of one's rows, to scratch, where vectors can be read beyond them, and reduces that
 across and then down; volumes are reduced through their slices by being copied. Rows whose windows have all places, or

@@ -10,11 +10,11 @@ where they are wide, would be read with half the bandwidth on Zen 4.
 In long rows, those vectors are taken one after the other that need no mask: rows of thousands take half the time.
 
 Windows of three axes have the rows of some slices, and are deep: they go through all of these, side by side. Where
-slices are in several windows, they are kept instead. For values, elements are reduced through the slices first, to
-scratch in L1, and that is pooled as planes are: this costs a load from L2 for each window that has an element. For an
-argmax, which is not taken in that order, every slice is pooled once, and windows are merged from that, which costs a
-store and a load in L2. Of windows of 3 two apart, that takes three quarters of the time of deep ones for values, two
-thirds with argmax.
+slices are in several windows, or two of short rows in one, they are kept instead. For values, elements are reduced
+through the slices first, to scratch in L1, and that is pooled as planes are: this costs a load from L2 for each
+window that has an element. For an argmax, which is not taken in that order, every slice is pooled once, and windows
+are merged from that, which costs a store and a load in L2. Of windows of 3 two apart, that takes three quarters of
+the time of deep ones for values, two thirds with argmax.
 """
 
 from __future__ import annotations
