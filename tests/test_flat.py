@@ -110,22 +110,24 @@ def test_high_windows(data):
     compare(x, kernel_size, padding, dilation, data.draw(st.booleans()))
 
 
-@pytest.mark.parametrize(("height", "width"), [(9, 15), (40, 17), (70, 120)])
+@pytest.mark.parametrize(
+    ("height", "width", "kernel"), [(9, 7, 15), (9, 15, 9), (40, 13, 15), (40, 17, 9), (70, 120, 9)]
+)
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_groups_of_high_windows_are_cut(height, width, dilation):
+def test_groups_of_high_windows_are_cut(height, width, kernel, dilation):
     """Threads begin and end amid planes, and amid windows that share what is computed: of sums, too, no bit changes."""
-    x, padding = planes((3, height, width), 5), 4 * dilation
-    w = window((height, width), 9, 1, padding, dilation)
+    x, padding = planes((3, height, width), 5), kernel // 2 * dilation
+    w = window((height, width), kernel, 1, padding, dilation)
     assert slide.suits(w)
     argmax, y, averages = np.empty(x.shape, np.uint8), np.empty_like(x), np.empty_like(x)
-    divisors = tuple(np.full((1, 1, 1, n), 9, x.dtype) for n in (height, width))
+    divisors = tuple(np.full((1, 1, 1, n), kernel, x.dtype) for n in (height, width))
     with on_threads(2):
         slide.max_pool_slide(x.size // width, 1 << 40, w.geometry, x, y, argmax)
         slide.avg_pool_slide(x.size // width, 1 << 40, w.geometry, x, *divisors, averages)
-    expected = reference.max_pool2d(x, 9, 1, padding, dilation, return_argmax=True)
+    expected = reference.max_pool2d(x, kernel, 1, padding, dilation, return_argmax=True)
     same_values(y, expected[0])
     same_values(argmax, expected[1])
-    same_bits(averages, fastpool.avg_pool2d(x, 9, 1, padding, dilation))
+    same_bits(averages, fastpool.avg_pool2d(x, kernel, 1, padding, dilation))
 
 
 @pytest.mark.parametrize("kernel_size", [(3, 3, 3), (2, 3, 1), (5, 1, 3)])
