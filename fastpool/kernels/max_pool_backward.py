@@ -435,12 +435,12 @@ def move_behind(d, x, count, by):
 
 @kernel()
 def scatter_channels(start, stop, geometry, dy, argmax, dx):
-    """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
+    """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over the parts of its planes.
 
-    Channels are last. Some of them are summed up at a time, so that what windows reach over is near, in scratch that
-    has padding around; their gradients, a pixel apart, and what will be written are asked for before their turn: that
-    spares a third of the time. Of a large plane scratch has a band of rows, which goes up the plane: those that no
-    window before reaches are written, and the others moved. All arrays are contiguous.
+    Channels are last, and a part has some of them. They are summed up at a time, so that what windows reach over is
+    near, in scratch that has padding around; their gradients, a pixel apart, and what will be written are asked for
+    before their turn: that spares a third of the time. Of a large plane scratch has a band of rows, which goes up the
+    plane: those that no window before reaches are written, and the others moved. All arrays are contiguous.
     """
     z, h, w = axes(geometry)
     d, dp = simd.tag(dy), simd.tag(argmax)
