@@ -255,9 +255,11 @@ def channels_at_once(w: Window, channels: int, itemsize: int) -> int:
 
     As few images have fewer planes than there are threads, and the windows of a plane's rows reach over many others.
     """
-    most = BAND // (4 * prod(_padded(w))) // 4 * 4
-    if not fits(w, LEAST):
-        most = 2 * BAND // (simd.BYTES * 2 * _spans(w)[0] * _padded(w)[-1]) * (simd.BYTES // itemsize)
+    sizes = _padded(w)
+    if fits(w, LEAST):
+        most = BAND // (4 * prod(sizes)) // 4 * 4
+    else:
+        most = BAND // (simd.BYTES * _spans(w)[0] * sizes[-1]) * (simd.BYTES // itemsize)
     parts = -(-channels // min(SHARED, most))
     return -(-channels // (4 * parts)) * 4
 
