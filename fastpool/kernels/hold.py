@@ -29,9 +29,10 @@ def _last_cache() -> int:
         return 0
 
 
-#: So much of the last cache is taken to be there for a call: others share it, often those of other machines. Of 300 MiB
-#: an eighth was too much: calls that touch 34 MB take .45 to .95 of the time past it on one thread, .75 to 1.3 on two.
-SHARE = _last_cache() // 10
+#: So much of the last cache is taken to be there for a call: others share it, often other machines. Of 300 MiB,
+#: calls that touch 34 to 50 MB take 1.2 to 1.5 times as long past it; those of 67 MB take .6 to 1 on one thread, of 100
+#: MB on two. With busier neighbours, 34 MB took .45 to .95 past it on one thread, and .75 to 1.3 on two.
+SHARE = _last_cache() // 6
 
 
 def far(nbytes: int, touched: int, new: bool) -> bool:

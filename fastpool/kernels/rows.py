@@ -151,10 +151,14 @@ def rows_alike(h, out, most, behind):
 
 @inline
 def ask(d, source, offset, count):
-    """Ask for `count` elements of memory from `offset` on, which need not exist."""
-    for i in range(offset, offset + count, simd.lanes(d)):
+    """Ask for `count` elements of memory from `offset` on, which need not exist.
+
+    Two lines at a time, be the last one too many: what counts the lines takes as long as asking for them.
+    """
+    for i in range(offset, offset + count, 2 * simd.lanes(d)):
         simd.rolled()
         simd.prefetch(source, i)
+        simd.prefetch(source, i + simd.lanes(d))
 
 
 @inline
