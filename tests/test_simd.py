@@ -81,13 +81,14 @@ def test_position_tag(element, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
-def test_mask_tag(dtype):
+@pytest.mark.parametrize("element", ["u1", "u2", "u4", None])
+def test_mask_tag(element, dtype):
     """Whatever the integers are that a mask is made of, it is one for as many lanes, of any elements."""
 
     @njit
-    def choose(array, out):
+    def choose(array, argmax, out):
         d = simd.tag(array)
-        da = simd.mask_tag(d)
+        da = simd.mask_tag(d, argmax)
         scratch = simd.scratch(da, simd.lanes(d))
         for i in range(scratch.size):
             scratch[i] = i % 3
@@ -97,7 +98,9 @@ def test_mask_tag(dtype):
 
     array = np.arange(lanes_of(np.dtype(dtype)), dtype=dtype)
     out = np.zeros_like(array)
-    assert choose(array, out).dtype in ("u1", f"u{array.itemsize}")
+    given = np.dtype(element or "u1").itemsize
+    scratch = choose(array, None if element is None else np.zeros((1, 2), element), out)
+    assert scratch.dtype in (f"u{given}", f"u{max(given, array.itemsize)}")
     same_values(out, np.where(np.arange(array.size) % 3 == 2, array, np.asarray(77, dtype)))
 
 

@@ -291,7 +291,7 @@ def scratch(z, h, w, d, dp, size, wanted):
     across_pitch, pitch = run + 2 * lanes, (height + halo) * line + 2 * lanes
     table = np.empty(w.places + downs, np.int64)
     # As bytes, what is asked for fits L1: large windows of small planes take .6 to .9 of the time.
-    da = simd.mask_tag(d)
+    da = simd.mask_tag(d, None)
     asked_scratch = simd.scratch(da, w.places * across_pitch + (0 if band else downs * pitch))
     first_scratch = simd.scratch(dp, across_pitch + pitch if wanted else 0)
     asked, firsts = simd.pointer(asked_scratch), simd.pointer(first_scratch)
@@ -378,7 +378,7 @@ def largest_asked(d, dp, values, found, i, places, at, positions, careful):
     best, best_at = simd.splat(d, simd.lowest(d)), simd.splat(dp, 0)
     if positions is not None:
         best_at = simd.load(dp, places.firsts, at)
-    da = simd.mask_tag(d)
+    da = simd.mask_tag(d, None)
     for k in range(places.number):
         simd.rolled()
         source = i + places.distances[k]
@@ -458,7 +458,7 @@ def max_pool_flat(deep: bool) -> Kernel:
 @inline
 def sum_asked(d, dp, values, found, i, places, at, positions, careful):
     """Return the sum of the values around i that are asked for, at `at`."""
-    total, da = simd.splat(d, 0), simd.mask_tag(d)
+    total, da = simd.splat(d, 0), simd.mask_tag(d, None)
     for k in range(places.number):
         simd.rolled()
         asked = simd.load(da, places.asked, k * places.pitch + at) == simd.splat(da, k)

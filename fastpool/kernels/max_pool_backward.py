@@ -36,8 +36,6 @@ SIDE_BY_SIDE = 1 << 15
 CHAINED, INNER = 64, 0.85
 #: Of few channels that are last, it is listed where so many start.
 PIECE = 1 << 10
-#: So many bytes of a plane are set to zero at once: less would wait for memory, more would not stay in cache.
-CLEARED = 1 << 19
 #: Small planes have fewer elements, so that 16 bits tell where; vectors run over the end of what is listed.
 SMALL, ROOM = 1 << 13, 32
 #: Some are summed up at a time, if so many elements, and so many targets, are those of some.
@@ -553,8 +551,9 @@ def scatter(of_pixels: bool) -> Kernel:
         if kept:
             added_to = sums
 
-        # How many rows are set to zero at once, before they are added to.
-        cleared_rows = CLEARED // (line * dx.itemsize)
+        # The rows of a window are set to zero just before they are added to, in L1, and those of the next asked for
+        # meanwhile: .8 to .9 of the time of windows three and more apart.
+        share = 0 if kept or dx.nbytes < ASKED else h.stride * line
 
         # Planes backwards too, and what is written from their ends: memory is read and written in one direction.
         row = stop
@@ -585,7 +584,8 @@ def scatter(of_pixels: bool) -> Kernel:
                     if lowest < top or highest >= bottom:
                         continue
                     if highest < cleared:
-                        behind, cleared = cleared, max(top, min(highest, cleared - cleared_rows))
+                        behind, cleared = cleared, max(top, highest)
+                        ask(d, added_to, begins + (cleared - h.stride) * line, share)
                         clear(d, added_to, begins + cleared * line, begins + behind * line)
                     left, right = inner * channels, outer * channels
                     whole = deep and y >= 0 and y + down < h.input

@@ -29,8 +29,9 @@ SHARED, PAIR = 4, 2
 KEPT = 1 << 19
 #: So many rows are read side by side, at most: CPUs read more with half the bandwidth.
 ROWS = 4
-#: Of arrays that are far, the rows of a window are asked for so many elements ahead, each for itself.
-AHEAD = 512
+#: Of arrays that are far, the rows of a window are asked for so many elements ahead, each for itself; and, backwards,
+#: what will be written, which takes .7 to .9 of the time of windows two or more apart.
+AHEAD, AHEAD_BACK = 512, 1024
 
 
 @inline
@@ -254,9 +255,12 @@ def max_pool_pixels(start, stop, geometry, x, y, argmax):
 
 @kernel(writes=2)
 def max_pool_pixels_large(start, stop, geometry, x, y, argmax):
-    """Do what `max_pool_pixels` does, a window's rows one by one."""
+    """Do what `max_pool_pixels` does, a window's rows one by one.
+
+    Positions are kept as bytes, where CPUs have masks of their own: 3 x 3 takes .8 to .9 of the time.
+    """
     d = simd.tag(x)
-    dp = simd.position_tag(d, argmax)
+    dp = simd.mask_tag(d, argmax)
     more = (d, dp, simd.pointer(x), simd.pointer(y), simd.pointer(argmax))
     sweep_rows(start, stop, geometry, d, dp, x, argmax, maximum_across, maximum_down, more)
 
@@ -340,7 +344,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
 
     `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
     places that it has in them, and how many there are. What is far from any cache is held back, to be written past
-    them in long runs, as it need not be read then.
+    them in long runs, as it need not be read then; what is not near, either, is asked for ahead.
     """
     z, h, w = axes(geometry)
     given = layout(dy)
@@ -361,6 +365,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
     result, holding = simd.pointer(dx), is_far(geometry) and channels <= HELD
     held_array = np.empty(HELD if holding else 0, dx.dtype)
     held, held_from, into = simd.pointer(held_array), start * dx.shape[3], start * dx.shape[3]
+    d, share = simd.tag(dx), 0 if holding or dx.nbytes < FAR else channels
     for row in range(start, stop):
         plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
         met = lines_meeting(z, h, number, y, row_windows, row_places)
@@ -371,6 +376,7 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
             if holding:
                 held_from = make_room(result, held, held_from, into, channels, HELD, True)
             pixel = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
+            ask(d, result, into + AHEAD_BACK, share)
             add((row_windows, row_places, met), columns, base, base_at, pixel, channels, h, w, more)
             into += channels
     if holding:
@@ -391,7 +397,7 @@ def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns
             pixel = columns[0][j] * channels
             at = simd.load_where(mask, whole, nowhere, positions, line_at + pixel)
             v = simd.load_where(mask, whole, zero, gradients, line + pixel)
-            result = result + simd.select(at == simd.splat(dp, first + columns[1][j]), v, zero)
+            result = simd.select(at == simd.splat(dp, first + columns[1][j]), result + v, result)
     return result
 
 
@@ -427,7 +433,8 @@ def max_pool_pixels_backward(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx from start to stop, counted over its planes."""
     d = simd.tag(dy)
     row_step = dy.strides[2] // dy.itemsize
-    more = (d, simd.position_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step)
+    # Compared as bytes, positions need not be widened: of windows one apart, that takes .8 to .9 of the time.
+    more = (d, simd.mask_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step)
     sweep_back(start, stop, geometry, dy, dx, scatter, more)
 
 

@@ -129,16 +129,20 @@ def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
 
     They are as wide as those: a mask of narrower lanes is many instructions away where masks are vectors.
     """
-    bits = array.dtype.bitwidth if isinstance(array, types.Array) else 8
-    element = getattr(types, f"uint{max(bits, like.element.bitwidth)}")
-    return _constant(Tag(element, like.lanes), like, array)
+    return _constant(_integers(like, array, like.element.bitwidth), like, array)
 
 
 @intrinsic
-def mask_tag(typingctx: Any, like: Tag) -> Any:
-    """Integers to make masks for `like`'s lanes of: bytes on CPUs with masks of their own, else as wide as those."""
+def mask_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
+    """`position_tag` where CPUs have no masks of their own; where they have, integers no wider than in memory."""
     has_masks = _has_masks(cpu_target.target_context, _I1)
-    return _constant(Tag(getattr(types, f"uint{8 if has_masks else like.element.bitwidth}"), like.lanes), like)
+    return _constant(_integers(like, array, 8 if has_masks else like.element.bitwidth), like, array)
+
+
+def _integers(like: Tag, array: types.Type, bits: int) -> Tag:
+    """Return a tag for the elements of an array (of None, bytes), or wider ones, a lane for each of `like`'s."""
+    in_memory = array.dtype.bitwidth if isinstance(array, types.Array) else 8
+    return Tag(getattr(types, f"uint{max(in_memory, bits)}"), like.lanes)
 
 
 @intrinsic
