@@ -24,6 +24,8 @@ from fastpool.kernels.rows import FAR, ask
 
 #: Planes of up to so many vectors are small: sums have no more additions one after the other than rows and columns.
 SMALL = 16
+#: What is only written is asked for so many elements ahead: planes of 7 x 7 take .65 to .95 of the time.
+AHEAD = 1 << 10
 
 
 class Planes(NamedTuple):
@@ -336,6 +338,7 @@ def max_pool_whole_backward(start, stop, geometry, dy, argmax, dx):
     while at < end:
         behind = min(end, (plane + 1) * size)
         for i in range(at, behind, simd.lanes(d)):  # what is behind is the next plane
+            simd.prefetch(result, i + AHEAD)
             simd.store_before(result, i, zero, end)
         chosen = plane * size + positions[plane]
         if at <= chosen < behind:
@@ -357,6 +360,7 @@ def avg_pool_whole_backward(start, stop, geometry, dy, heights, widths, dx):
         behind = min(end, (plane + 1) * size)
         share = simd.splat(d, simd.load_scalar(gradients, plane_offset(source, plane)) / divisor)
         for i in range(at, behind, simd.lanes(d)):  # what is behind is the next plane
+            simd.prefetch(result, i + AHEAD)
             simd.store_before(result, i, share, end)
         plane += 1
         at = behind
