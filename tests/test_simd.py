@@ -67,6 +67,20 @@ def test_tag(dtype):
     assert (scratch.dtype, scratch.shape) == (dtype, (5,))
 
 
+def test_several():
+    """Some vectors are two or four, as the CPU has registers: of them all."""
+
+    @njit
+    def ask(array):
+        d = simd.tag(array)
+        return simd.lanes(simd.several(d)) // simd.lanes(d), simd.scratch(simd.several(d), 0)
+
+    times, scratch = ask(np.zeros(1, "f4"))
+    assert times in (2, 4)
+    assert scratch.dtype == np.float32
+    assert ask(np.zeros(1, "u1"))[0] == times
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
 @pytest.mark.parametrize("element", ["u1", "u2", "u4", None])
 def test_position_tag(element, dtype):
@@ -668,6 +682,25 @@ def test_cut(dtype):
     expected = array[:lanes].copy()
     expected[[0, -1]] = 0
     same_bytes(result, expected)
+
+
+@every_number
+def test_add_where(dtype):
+    @njit
+    def add(a, b, result):
+        d = simd.tag(a)
+        v, w = simd.load(d, simd.pointer(a), 0), simd.load(d, simd.pointer(b), 0)
+        simd.store(simd.pointer(result), 0, simd.add_where(v > w, v, w))
+
+    lanes = lanes_of(dtype)
+    pairs = every_pair(dtype)
+    for i in range(0, pairs[0].size - lanes + 1, lanes):
+        a, b = (pair[i : i + lanes].copy() for pair in pairs)
+        a[a == 0] = 0  # not -0.0
+        result = np.empty(lanes, dtype)
+        add(a, b, result)
+        with np.errstate(all="ignore"):
+            same_values(result, np.where(a > b, a + b, a))
 
 
 def test_rolled_loops_are_not_unrolled():

@@ -28,7 +28,7 @@ from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.max_pool import larger, merge, outranks
-from fastpool.kernels.rows import MERGED, fits, gather, sweep_slices
+from fastpool.kernels.rows import fits, gather, sweep_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -37,8 +37,6 @@ from fastpool.window import Window
 MOST, WIDEST, NARROW = (26, 26, 40), 8, 64
 #: What no position is: asked for where there is no window.
 NEVER = 255
-#: So many vectors are computed at a time, as they are gathered.
-VECTORS = MERGED
 #: So many elements of small planes are taken at a time, and of others, which have more than SMALL, in a band of rows.
 RUN, SMALL, BAND = 1 << 10, 1 << 9, 1 << 13
 #: Planes are small if a table of so many bytes holds what to ask for.
@@ -77,7 +75,7 @@ def collect(start, stop, geometry, dy, argmax, dx):
     are compared as bytes, and masks widened: so the table fits L1, which takes .8 of the time.
     """
     z, h, w = axes(geometry)
-    d = simd.widened(simd.tag(dy), VECTORS)
+    d = simd.several(simd.tag(dy))
     dp = simd.tag_beside(d, argmax)
     lanes, zero = simd.lanes(d), simd.splat(d, 0)
     gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
@@ -130,7 +128,7 @@ def collect(start, stop, geometry, dy, argmax, dx):
                     simd.rolled()
                     source = i - distances[k]
                     chosen = simd.load(dp, positions, source) == simd.load(dp, asked, asked_at[k] + at)
-                    total = total + simd.select(chosen, simd.load(d, gradients, source), zero)
+                    total = simd.add_where(chosen, total, simd.load(d, gradients, source))
             else:
                 for k in range(taps):
                     simd.rolled()
@@ -138,7 +136,7 @@ def collect(start, stop, geometry, dy, argmax, dx):
                     here = simd.load_between(dp, positions, source, -source, end - source)
                     chosen = here == simd.load(dp, asked, asked_at[k] + at)
                     v = simd.load_between(d, gradients, source, -source, end - source)
-                    total = total + simd.select(chosen, v, zero)
+                    total = simd.add_where(chosen, total, v)
             simd.store_before(result, i, total, last)
         first = behind
     simd.keep((table, asked_scratch))
@@ -440,7 +438,7 @@ def max_pool_flat(deep: bool) -> Kernel:
         z, h, w = axes(geometry)
         d = simd.tag(x)
         dp = simd.position_tag(d, argmax)
-        wide, wide_dp = simd.widened(d, VECTORS), simd.widened(dp, VECTORS)
+        wide, wide_dp = simd.several(d), simd.several(dp)
         planes = ONE if deep else z
         through = z if deep and argmax is None else ONE
         s, arrays = scratch(planes, h, w, wide, wide_dp, x.size, argmax is not None)
@@ -498,7 +496,8 @@ def avg_pool_flat(deep: bool) -> Kernel:
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the rows of x from start to stop, counted over its planes."""
         z, h, w = axes(geometry)
-        d, dp = simd.widened(simd.tag(x), VECTORS), simd.widened(simd.position_tag(simd.tag(x), None), VECTORS)
+        d = simd.several(simd.tag(x))
+        dp = simd.position_tag(d, None)
         by_row, by_column = simd.pointer(heights), simd.pointer(widths)
         through, planes = (z, ONE) if deep else (ONE, z)
         s, arrays = scratch(planes, h, w, d, dp, x.size, False)

@@ -397,7 +397,7 @@ def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns
             pixel = columns[0][j] * channels
             at = simd.load_where(mask, whole, nowhere, positions, line_at + pixel)
             v = simd.load_where(mask, whole, zero, gradients, line + pixel)
-            result = simd.select(at == simd.splat(dp, first + columns[1][j]), result + v, result)
+            result = simd.add_where(at == simd.splat(dp, first + columns[1][j]), result, v)
     return result
 
 

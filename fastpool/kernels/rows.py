@@ -40,8 +40,6 @@ GROUP = 1 << 13
 REDUCED = 1 << 14
 #: So many bytes of pooled slices are kept, and their positions. Of shorter rows there are some in it.
 KEPT = 1 << 18
-#: So many vectors of them are merged at a time.
-MERGED = 2
 #: Behind reduced rows so many vectors can be read.
 MARGIN = 8
 #: Arrays of fewer bytes are in some cache, where asking ahead costs more than it gains.
@@ -262,7 +260,7 @@ def sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool, more, merge, nans)
     size = band * w.output
     # Of small slices, many are pooled at a time, unless there are some between windows.
     ring = max(span, min(z.input, room // size)) if band == h.output and z.stride <= span else span
-    wide = simd.widened(d, MERGED)
+    wide = simd.several(d)
     dp = simd.tag_beside(wide, argmax)
     most = ring * size + simd.lanes(wide)
     kept_scratch, kept_at_scratch = simd.scratch(d, most), simd.scratch(dp, most)
@@ -365,7 +363,10 @@ def gather_by(d, elements, source, z, rows, line, row, last, combine, careful, i
         for i in range(0, size, simd.lanes(d)):
             for k in range(slices if z.input > 1 else 0):
                 simd.rolled()
-                ask(simd.narrowed(d, MERGED), elements, first + ahead + k * step + i, simd.lanes(d))
+                there = first + ahead + k * step + i
+                for j in range(there, there + simd.lanes(d), simd.BYTES // source.item):
+                    simd.rolled()
+                    simd.prefetch(elements, j)
             # A sum is NaN if an element is, or infinities are.
             v = simd.load_between(d, elements, first + i, 0, size - i)
             seen = seen + v
@@ -387,7 +388,7 @@ def sweep_reduced(start, stop, z, h, w, d, x, y, pool, more, combine, nans):
     `pool(start, stop, h, w, elements, source, values, positions, more)` pools the rows of that: of some slices, or, of
     large ones, a band of rows, the same of all slices of a volume, of which what is read is in L2 then.
     """
-    wide = simd.widened(d, MERGED)
+    wide = simd.several(d)
     given = layout(x)
     elements, values = simd.pointer(x), simd.pointer(y)
     reach = (h.kernel - 1) * h.dilation + 1

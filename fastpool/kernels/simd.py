@@ -117,6 +117,15 @@ def widened(typingctx: Any, d: Tag, times: types.Literal) -> Any:
     return _constant(Tag(d.element, d.lanes * times.literal_value), d, times)
 
 
+@intrinsic
+def several(typingctx: Any, d: Tag) -> Any:
+    """The tag of as many vectors side by side as there are registers for, with others to compare them to.
+
+    Where CPUs have masks of their own they have twice as many registers, each of twice the bytes.
+    """
+    return _constant(Tag(d.element, d.lanes * (4 if _has_masks(cpu_target.target_context, _I1) else 2)), d)
+
+
 @intrinsic(prefer_literal=True)
 def narrowed(typingctx: Any, d: Tag, times: types.Literal) -> Any:
     """The tag of vectors one `times`-th as long."""
@@ -996,6 +1005,23 @@ def select(typingctx: Any, mask: Vector, a: Vector, b: Vector) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)
+
+    return a(mask, a, b), codegen
+
+
+@intrinsic
+def add_where(typingctx: Any, mask: Vector, a: Vector, b: Vector) -> Any:
+    """`a + b` where the mask is set, else `a`, which may not be -0.0.
+
+    This is one instruction of CPUs with masks of their own. On others zero is added, as to select takes them two.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask, left, right = args
+        add = _arithmetic("add", "fadd")
+        if _has_masks(context, _I1):
+            return builder.select(mask, add(builder, a, left, right), left)
+        return add(builder, a, left, builder.select(mask, right, ir.Constant(right.type, None)))
 
     return a(mask, a, b), codegen
 

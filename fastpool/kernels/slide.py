@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from fastpool.kernels import flat, simd
 from fastpool.kernels.avg_pool import add
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.flat import BAND, RUN, VECTORS, in_bands, sweep
+from fastpool.kernels.flat import BAND, RUN, in_bands, sweep
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import larger, outranks
@@ -28,6 +28,8 @@ from fastpool.window import Window
 WIDE = 48
 #: Rows of so many elements, times the rows and columns of windows, take less time by `fastpool.kernels.flat`.
 NARROW = 1 << 8
+#: So many vectors are reduced at a time: more would be emptier behind the ends of rows.
+VECTORS = 2
 
 
 def suits(w: Window) -> bool:
