@@ -24,7 +24,8 @@ from fastpool.kernels.rows import FAR, ask
 
 #: Planes of up to so many vectors are small: sums have no more additions one after the other than rows and columns.
 SMALL = 16
-#: What is only written is asked for so many elements ahead: planes of 7 x 7 take .65 to .95 of the time.
+#: What is only written is asked for so many elements ahead: planes of 7 x 7 take .65 to .95 of the time, planes of one
+#: vector 1.05 to 1.09.
 AHEAD = 1 << 10
 
 
