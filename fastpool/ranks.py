@@ -21,21 +21,23 @@ def ranks(
     docstring, in which "Nd" is what the function's name has in its place, and at whose end are the
     `examples`, one for each.
     """
-    one, two, three = examples or ("", "", "")
-    return _of_rank(function, 1, one), _of_rank(function, 2, two), _of_rank(function, 3, three)
-
-
-def _of_rank(function: Callable[Concatenate[int, P], R], ndim: int, examples: str) -> Callable[P, R]:
-    signature = inspect.signature(function)
+    signature, doc = inspect.signature(function), inspect.cleandoc(function.__doc__ or "")
     first, *others = signature.parameters.values()
+    signature = signature.replace(parameters=others)
+    annotations = {key: value for key, value in function.__annotations__.items() if key != first.name}
+    name, backward, _ = function.__name__.removeprefix("_").partition("_backward")
     # Made as dataclasses make theirs: to hand on *args and **kwargs takes a tenth of the time of a small call.
     bare = inspect.Signature([parameter.replace(annotation=parameter.empty) for parameter in others])
     handed = ", ".join(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name for p in others)
-    made: Callable[P, R] = eval(f"lambda {str(bare)[1:-1]}: function({ndim}, {handed})", {"function": function})
-    of_rank = wraps(function)(made)
-    name, backward, _ = function.__name__.removeprefix("_").partition("_backward")
-    of_rank.__name__ = of_rank.__qualname__ = f"{name}{ndim}d{backward}"
-    of_rank.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("Nd", f"{ndim}d") + examples
-    of_rank.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
-    of_rank.__annotations__ = {key: value for key, value in function.__annotations__.items() if key != first.name}
-    return of_rank
+    make = eval(f"lambda ndim: lambda {str(bare)[1:-1]}: function(ndim, {handed})", {"function": function})
+
+    def of_rank(ndim: int, example: str) -> Callable[P, R]:
+        made: Callable[P, R] = wraps(function)(make(ndim))
+        made.__name__ = made.__qualname__ = f"{name}{ndim}d{backward}"
+        made.__doc__ = doc.replace("Nd", f"{ndim}d") + example
+        made.__signature__ = signature  # type: ignore[attr-defined]
+        made.__annotations__ = annotations.copy()
+        return made
+
+    one, two, three = examples or ("", "", "")
+    return of_rank(1, one), of_rank(2, two), of_rank(3, three)

@@ -392,6 +392,21 @@ def test_a_call_at_exit(environment):
     assert output == "True\n"
 
 
+@pytest.mark.parametrize("collects", ["enable", "disable"])
+def test_the_collector_of_garbage_is_left_as_it_was(collects):
+    run(
+        f"""
+        import gc
+        gc.{collects}()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "fastpool"]:
+            del sys.modules[name]
+        import fastpool
+        fastpool.max_pool2d(X, 2)
+        assert gc.isenabled() == {collects == "enable"}
+        """
+    )
+
+
 def test_without_the_compiler_only_the_reference_works():
     run(
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from numba import njit, types
 from numba.core.compiler_lock import global_compiler_lock
 
+from fastpool.garbage import collection_paused
 from fastpool.kernels.cache import KernelCache
 from fastpool.kernels.parts import PartCompiler
 
@@ -77,14 +77,8 @@ def compile_for(dispatcher: Any, *signature: types.Type) -> Compiled:
 
 
 def _compile(dispatcher: Any, signature: tuple[types.Type, ...]) -> Compiled:
-    """Do that. Meanwhile garbage is not looked for: a tenth of the time went into that."""
-    with global_compiler_lock:  # no process is forked meanwhile
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            entry = dispatcher.compile(signature)
-        finally:
-            if collects:
-                gc.enable()
+    """Do that. To look for garbage meanwhile took a tenth of the time."""
+    with global_compiler_lock, collection_paused():  # no process is forked meanwhile
+        entry = dispatcher.compile(signature)
         result = dispatcher.overloads[signature]
         return Compiled(entry, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
