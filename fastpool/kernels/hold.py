@@ -30,10 +30,10 @@ def _last_cache() -> int:
 
 
 #: So much of the last cache is taken to be there for a call: others share it, often other machines. Of 300 MiB,
-#: calls that touch 34 to 50 MB take 1.2 to 1.5 times as long past it; those of 67 MB take .6 to 1 on one thread, of 100
-#: MB on two. With busier neighbours, 34 MB took .45 to .95 past it on one thread, and .75 to 1.3 on two.
-#: `unfold`, which writes most, pays for that: 48 MB took .4 to .6 of the time past it on one thread, as much on two.
-SHARE = _last_cache() // 6
+#: backward calls that touch 34 MB take 1.2 to 1.5 times as long past it, those of 67 MB .6 to 1 on one thread, of 100
+#: MB on two. `unfold` and `fold` of 48 MB take .4 to .8 of the time past it into a given result, and into a new one on
+#: one thread; `fold` into a new one takes up to 1.3 times as long on two.
+SHARE = _last_cache() // 7
 
 
 def far(nbytes: int, touched: int, new: bool) -> bool:
