@@ -125,7 +125,7 @@ def test_columns(data, dtype):
         return
     cols = random_array((images[0], images[1] * w.taps, int(np.prod(w.output))), dtype, 0, "specials")
     with pytest.MonkeyPatch.context() as patch, np.errstate(invalid="ignore", over="ignore"):
-        patch.setattr(blocked, "sums", lambda w, planes, itemsize: np.prod(w.output) * w.taps <= blocked.COLUMNS)
+        patch.setattr(blocked, "sums", lambda w, planes, itemsize: np.prod(w.output) * w.taps <= blocked.MANY)
         patch.setattr(plans, "BATCH", 0)
         same_bits(*(m.fold(cols, list(spatial), *parameters) for m in (fastpool, reference)))
         if ndim == 2 and dtype == "f4":

@@ -24,8 +24,13 @@ from fastpool.kernels.rows import gather
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
-#: There is room for so many elements of a plane, and so many places of all of its windows, or of so many columns.
-ELEMENTS, PLACES, COLUMNS = 1 << 9, 1 << 12, 640
+#: There is room for so many elements of a plane, and so many places of all of its windows.
+ELEMENTS, PLACES = 1 << 9, 1 << 12
+#: There is room for so many columns; where rows have so few windows, for more.
+COLUMNS, WINDOWS, MANY = 640, 10, 2560
+#: If the columns of some vectors of planes have more bytes, one vector is summed up at a time: .6 to .9 of the time,
+#: but for those of `col2im`, whose planes are side by side.
+NEAR = 1 << 15
 #: Windows of so many places have positions of a byte, that are no wider than elements are.
 BYTE = 1 << 8
 
@@ -44,8 +49,9 @@ def suits(w: Window, planes: int, itemsize: int) -> bool:
 
 
 def sums(w: Window, planes: int, itemsize: int) -> bool:
-    """Return whether there is room to sum up the columns of so many planes, in elements of so many bytes, this way."""
-    return prod(w.output) * w.taps <= COLUMNS and planes * itemsize >= SHARED * simd.BYTES
+    """Return whether summing up the columns of so many planes, in elements of so many bytes, is fastest this way."""
+    room = MANY if w.output[-1] * sqrt(itemsize / 4) <= WINDOWS else COLUMNS
+    return prod(w.output) * w.taps <= room and planes * itemsize >= SHARED * simd.BYTES
 
 
 @inline
@@ -219,6 +225,16 @@ def bring_rows(d, elements, base, row_step, rows, line, planes, straight, end, c
             lay_out(d, into, 0, line, count, pitch, to)
 
 
+@inline
+def add_columns(d, blocked, entries, first, last, c):
+    """Return the sums of the listed columns of some planes."""
+    v = simd.splat(d, 0)
+    for k in range(first, last):
+        simd.rolled()
+        v = v + simd.load(d, blocked, entries[k] + c)
+    return v
+
+
 @kernel()
 def accumulate_blocked(start, stop, geometry, cols, dx):
     """Sum up planes of dx (A, B, D * H, W) from start to stop, of cols (A, B, taps, OD * OH * OW).
@@ -235,12 +251,13 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
     outputs, taps = z.output * h.output * w.output, z.places * h.places * w.places
     given, size, rows = taps * outputs, z.input * h.input * w.input, z.input * h.input
     abreast = source.inner_step == outputs and source.row_step > outputs
-    count = SHARED * lanes
+    one_vector = given > COLUMNS or (not abreast and given * SHARED * simd.BYTES > NEAR)
+    count, at_once = (lanes, lanes) if one_vector else (SHARED * lanes, pair)
     apart = count
     if abreast:  # so many lanes are of planes in one run: as few as are brought into the layout at a time
         apart = min(count, ceil_div(source.inner, lanes // 2) * (lanes // 2))
-        count = min(max(1, pair // apart), ceil_div(stop - start, source.inner)) * apart
-    count = ceil_div(count, pair) * pair
+        count = min(max(1, at_once // apart), ceil_div(stop - start, source.inner)) * apart
+        count = ceil_div(count, at_once) * at_once
     tables = np.empty(given + size + 1 + z.kernel + h.kernel, np.int64)
     entries = simd.pointer(tables)
     starts = simd.offset(entries, given)
@@ -269,12 +286,11 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
         else:
             bring(d, columns, source, one, taps, outputs, plane, stop, count, planes, blocked)
         for element in range(size):
-            for c in range(0, count, pair):
-                v = simd.splat(d2, 0)
-                for k in range(starts[element], starts[element + 1]):
-                    simd.rolled()
-                    v = v + simd.load(d2, blocked, entries[k] + c)
-                simd.store(result, element * count + c, v)
+            first, last = starts[element], starts[element + 1]
+            if one_vector:
+                simd.store(result, element * count, add_columns(d, blocked, entries, first, last, 0))
+            for c in range(0, 0 if one_vector else count, pair):
+                simd.store(result, element * count + c, add_columns(d2, blocked, entries, first, last, c))
         if one_image and runs == 1:
             write(d, result, size, count, planes, image, plane, plane + many if abreast else stop)
         else:
