@@ -333,7 +333,12 @@ def sharing(
         turned_window = w.kernel_size, 1, turned, 1, False, data_format
         plan = pooling(ndim, AVERAGES, pooled, dtype, False, (True, divisors[1]), turned_window)
         return replace(plan, pooled=pooled)
-    kernel = pixels.avg_pool_pixels_backward if layout.by_pixels(trailing) else avg_pool.avg_pool_backward
+    if layout.by_pixels(trailing):
+        kernel = pixels.avg_pool_pixels_backward
+    elif blocked.shares(w, prod(shape) // prod(w.input), _computed(dtype)):
+        kernel = blocked.avg_pool_blocked_backward
+    else:
+        kernel = avg_pool.avg_pool_backward
     return _backward(w, shape, arguments.floating(dtype), trailing, kernel, None, divisors)
 
 
@@ -353,7 +358,8 @@ def _backward(
     inputs = Given(given, element), *([] if positions is None else [Given(given, positions)])
     outputs = (Given(axes, element),)
     nbytes = _again(w, shape, dtype, trailing)
-    rows = prod(axes[:3]) if prod(shape) else 0  # there may be no channels
+    by_planes = kernel is blocked.avg_pool_blocked_backward
+    rows = prod(axes[: 2 if by_planes else 3]) if prod(shape) else 0  # there may be no channels
     return Plan(w, shape, dtype, pooled, trailing, kernel, rows, nbytes, inputs, outputs, divisors)
 
 

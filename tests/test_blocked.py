@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from helpers import (
+    and_magnitude,
     compare_pools,
     drawn_paddings,
     few_numbers,
+    near,
     on_threads,
     same_bits,
     same_values,
@@ -145,3 +147,46 @@ def test_threads_share_columns():
         with on_threads(threads):
             same_bits(fastpool.fold(cols, 7, 3, 2, 1), expected)
             same_bits(fastpool.col2im(batch, expected.shape, 3, None, 2, 1), expected)
+
+
+@given(data=st.data(), dtype=st.sampled_from(["f2", "f4", "f8"]))
+@settings(max_examples=60)
+def test_shares_of_averages(data, dtype):
+    ndim = data.draw(st.integers(1, 3))
+    leading = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 60)))
+    spatial = data.draw(st.tuples(*[st.integers(1, most) for most in ((81,), (9, 9), (3, 5, 5))[ndim - 1]]))
+    kernel_size, stride = data.draw(st.tuples(*[st.tuples(*[st.integers(1, 5)] * ndim)] * 2))
+    dilation = data.draw(st.tuples(*[st.integers(1, 2)] * ndim))
+    parameters = (kernel_size, stride, drawn_paddings(data, kernel_size, dilation), dilation, data.draw(st.booleans()))
+    divisor = {
+        "count_include_pad": data.draw(st.booleans()),
+        "divisor_override": data.draw(st.none() | st.integers(1, 9)),
+    }
+    try:
+        w = window(spatial, *parameters, elements=True)
+    except ValueError:
+        return
+    dy = random_array(leading + w.output, dtype, 0, "gaps")
+    given_dy = laid_out(dy, data.draw(st.sampled_from(INPUT_LAYOUTS)))
+    fast, back = (getattr(module, f"avg_pool{ndim}d_backward") for module in (fastpool, reference))
+    shape = leading + spatial
+    with pytest.MonkeyPatch.context() as patch, np.errstate(invalid="ignore"):
+        patch.setattr(blocked, "shares", lambda w, planes, itemsize: np.prod(w.input) <= blocked.SHARES)
+        dx = fast(given_dy, shape, *parameters, **divisor)
+        expected = back(and_magnitude(dy), (2, *shape), *parameters, **divisor)
+    windows = back(np.ones(dy.shape), shape, *parameters, divisor_override=1)
+    near(dx, *expected, windows * (1 if dtype == "f4" else 2))
+    plans.sharing.cache_clear()
+
+
+def test_any_ranges_of_shares():
+    """Threads begin and end amid what is taken at a time, and write nothing else."""
+    dy, expected = random_array((1, 333, 4, 4), "f4"), np.empty((1, 333, 7, 7), np.float32)
+    w = window((7, 7), 3, 2, 1, 1)
+    divisors = tuple(np.full((1, 1, 1, 4), 3, np.float32) for _ in range(2))
+    blocked.avg_pool_blocked_backward(333, 1 << 40, w.geometry, dy, *divisors, expected)
+    near(expected, *reference.avg_pool2d_backward(and_magnitude(dy), (2, *expected.shape), 3, 2, 1), 4)
+    with on_threads(2):
+        dx = np.empty_like(expected)
+        blocked.avg_pool_blocked_backward(333, 1 << 40, w.geometry, dy, *divisors, dx)
+    same_bits(dx, expected)

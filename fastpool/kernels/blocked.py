@@ -5,7 +5,8 @@ A vector of the windows of such a row has most of its lanes empty, and strides c
 same element of as many planes as there are lanes: none is empty, and nothing is shuffled, whatever the windows are.
 Some planes at a time are brought into it in scratch, and their results out of it, which costs as much as two or three
 places of a window. It takes .15 to .6 of the time of `fastpool.kernels.rows`, of integers of one byte .1 to .5.
-Columns of such planes are summed up so, too: a table says which come from an element, in .02 to .8 of the time.
+Columns of such planes are summed up so, too: a table says which come from an element, in .02 to .8 of the time. Going
+backwards, averages are shared among the elements so, in .07 to .8 of the time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ COLUMNS, WINDOWS, MANY = 640, 10, 2560
 #: If the columns of some vectors of planes have more bytes, one vector is summed up at a time: .6 to .9 of the time,
 #: but for those of `col2im`, whose planes are side by side.
 NEAR = 1 << 15
+#: Averages of planes of so many elements are shared among these so.
+SHARES = 81
 #: Windows of so many places have positions of a byte, that are no wider than elements are.
 BYTE = 1 << 8
 
@@ -50,8 +53,13 @@ def suits(w: Window, planes: int, itemsize: int) -> bool:
 
 def sums(w: Window, planes: int, itemsize: int) -> bool:
     """Return whether summing up the columns of so many planes, in elements of so many bytes, is fastest this way."""
-    room = MANY if w.output[-1] * sqrt(itemsize / 4) <= WINDOWS else COLUMNS
+    room = MANY if w.output[-1] <= WINDOWS / sqrt(itemsize / 4) else COLUMNS
     return prod(w.output) * w.taps <= room and planes * itemsize >= SHARED * simd.BYTES
+
+
+def shares(w: Window, planes: int, itemsize: int) -> bool:
+    """Return whether sharing averages of so many planes, in elements of so many bytes, is fastest this way."""
+    return prod(w.input) <= SHARES / sqrt(itemsize / 4) and planes * itemsize >= SHARED * simd.BYTES
 
 
 @inline
@@ -189,24 +197,34 @@ def average(base, offsets, steps, count, line, column, into, channels, given):
 
 
 @inline
-def list_columns(z, h, w, entry, entries, starts, scratch):
-    """List, for all elements of a plane, the columns that came from it, in the order of the kernel's places.
+def list_given(z, h, w, place, window, entries, starts, scratch):
+    """List, for all elements of a plane, what their windows give to them, in the order of the kernel's places.
 
-    They are `entry` apart. `starts` gets where the list of each element begins, and the last one ends.
+    That of the next place of a window is `place` further, that of the next window `window`. `starts` gets where the
+    list of each element begins, and the last one ends.
     """
-    outputs = z.output * h.output * w.output
     slices, rows = scratch, simd.offset(scratch, z.kernel)
     met = 0
     for element in range(z.input * h.input * w.input):
         starts[element] = met
         line, column = element // w.input, element % w.input
         number, y = line // h.input, line % h.input
-        of_slices = meet(z, number, h.places * w.places * outputs * entry, h.output * w.output * entry, 0, slices, 0)
+        of_slices = meet(z, number, h.places * w.places * place, h.output * w.output * window, 0, slices, 0)
         for i in range(of_slices):
-            of_rows = meet(h, y, w.places * outputs * entry, w.output * entry, slices[i], rows, 0)
+            of_rows = meet(h, y, w.places * place, w.output * window, slices[i], rows, 0)
             for j in range(of_rows):
-                met = meet(w, column, outputs * entry, entry, rows[j], entries, met)
+                met = meet(w, column, place, window, rows[j], entries, met)
     starts[z.input * h.input * w.input] = met
+
+
+@inline
+def add_up(d, blocked, entries, first, last, c):
+    """Return the sums of what is listed, of some planes."""
+    v = simd.splat(d, 0)
+    for k in range(first, last):
+        simd.rolled()
+        v = v + simd.load(d, blocked, entries[k] + c)
+    return v
 
 
 @inline
@@ -223,16 +241,6 @@ def bring_rows(d, elements, base, row_step, rows, line, planes, straight, end, c
             for i in range(0, planes * line, simd.lanes(d)):
                 simd.store(into, i, simd.load_between(d, elements, at + i, 0, planes * line - i))
             lay_out(d, into, 0, line, count, pitch, to)
-
-
-@inline
-def add_columns(d, blocked, entries, first, last, c):
-    """Return the sums of the listed columns of some planes."""
-    v = simd.splat(d, 0)
-    for k in range(first, last):
-        simd.rolled()
-        v = v + simd.load(d, blocked, entries[k] + c)
-    return v
 
 
 @kernel()
@@ -261,7 +269,7 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
     tables = np.empty(given + size + 1 + z.kernel + h.kernel, np.int64)
     entries = simd.pointer(tables)
     starts = simd.offset(entries, given)
-    list_columns(z, h, w, count, entries, starts, simd.offset(starts, size + 1))
+    list_given(z, h, w, outputs * count, count, entries, starts, simd.offset(starts, size + 1))
     room, result_room = (given + lanes) * count, (size + lanes) * count
     scratch, blocked_scratch = simd.scratch(d, max(room, result_room)), simd.scratch(d, room)
     result_scratch = simd.scratch(d, result_room)
@@ -288,9 +296,9 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
         for element in range(size):
             first, last = starts[element], starts[element + 1]
             if one_vector:
-                simd.store(result, element * count, add_columns(d, blocked, entries, first, last, 0))
+                simd.store(result, element * count, add_up(d, blocked, entries, first, last, 0))
             for c in range(0, 0 if one_vector else count, pair):
-                simd.store(result, element * count + c, add_columns(d2, blocked, entries, first, last, c))
+                simd.store(result, element * count + c, add_up(d2, blocked, entries, first, last, c))
         if one_image and runs == 1:
             write(d, result, size, count, planes, image, plane, plane + many if abreast else stop)
         else:
@@ -319,3 +327,37 @@ def avg_pool_blocked(start, stop, geometry, x, heights, widths, y):
     d = simd.tag(x)
     divisors = simd.pointer(heights), simd.pointer(widths)
     sweep(start, stop, geometry, x, y, None, d, simd.position_tag(d, None), average, divisors)
+
+
+@kernel()
+def avg_pool_blocked_backward(start, stop, geometry, dy, heights, widths, dx):
+    """Compute planes of dx (A, B, D * H, W) from start to stop; heights and widths are as in the forward pass."""
+    z, h, w = axes(geometry)
+    d = simd.tag(dy)
+    d4 = simd.widened(d, SHARED)
+    source, lanes, count = layout(dy), simd.lanes(d), simd.lanes(d4)
+    gradients, by_row, by_column = simd.pointer(dy), simd.pointer(heights), simd.pointer(widths)
+    lines, size = z.output * h.output, z.input * h.input * w.input
+    outputs = lines * w.output
+    most = outputs * min(size, z.kernel * h.kernel * w.kernel)
+    tables = np.empty(most + size + 1 + z.kernel + h.kernel, np.int64)
+    entries = simd.pointer(tables)
+    starts = simd.offset(entries, most)
+    list_given(z, h, w, 0, count, entries, starts, simd.offset(starts, size + 1))
+    room, result_room = (outputs + lanes) * count, (size + lanes) * count
+    scratch, blocked_scratch = simd.scratch(d, max(room, result_room)), simd.scratch(d, room)
+    result_scratch = simd.scratch(d, result_room)
+    planes, blocked = simd.pointer(scratch), simd.aligned(simd.pointer(blocked_scratch))
+    result = simd.aligned(simd.pointer(result_scratch))
+    one = contiguous(source, w.output, outputs) and simd.alike(gradients, planes) is not None
+    fill(d, planes, 0, room - lanes, simd.splat(d, 0))
+    for plane in range(start, stop, count):
+        bring(d, gradients, source, one, lines, w.output, plane, stop, count, planes, blocked)
+        for out in range(outputs):
+            divisor = by_row[out // w.output] * by_column[out % w.output]
+            simd.store(blocked, out * count, simd.load(d4, blocked, out * count) / simd.splat(d4, divisor))
+        for element in range(size):
+            v = add_up(d4, blocked, entries, starts[element], starts[element + 1], 0)
+            simd.store(result, element * count, v)
+        write(d, result, size, count, planes, simd.pointer(dx), plane, stop)
+    simd.keep((tables, scratch, blocked_scratch, result_scratch))

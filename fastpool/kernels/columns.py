@@ -379,8 +379,17 @@ def deal_out(d, phases, pitch, stride, result, into, count, limit):
             if i + lanes < count:
                 simd.store_before(result, into + i + lanes, simd.zip_upper(a, b), limit)
     else:
+        few, done = simd.narrowed(d, 2), 0
+        some = simd.lanes(few)
+        while stride <= 4 and done * stride < count and into + (done + some) * stride <= limit:
+            if stride == 3:
+                simd.store_in_turn(result, into + 3 * done, few, phases, done, pitch, 3)
+            else:
+                simd.store_in_turn(result, into + 4 * done, few, phases, done, pitch, 4)
+            done += some
         for phase in range(stride):
-            for i in range(ceil_div(count - phase, stride)):
+            for i in range(done, ceil_div(count - phase, stride)):
+                simd.rolled()
                 simd.store_scalar(result, into + i * stride + phase, phases[phase * pitch + i])
 
 
