@@ -334,7 +334,7 @@ def sharing(
         plan = pooling(ndim, AVERAGES, pooled, dtype, False, (True, divisors[1]), turned_window)
         return replace(plan, pooled=pooled)
     if layout.by_pixels(trailing):
-        kernel = pixels.avg_pool_pixels_backward
+        kernel = pixels.avg_pool_pixels_backward if w.side_by_side else pixels.avg_pool_pixels_backward_large
     elif blocked.shares(w, prod(shape) // prod(w.input), _computed(dtype)):
         kernel = blocked.avg_pool_blocked_backward
     else:

@@ -5,7 +5,18 @@ from itertools import product
 import brute
 import numpy as np
 import pytest
-from helpers import FLOATS, SIZES, and_magnitude, near, same_bits, same_values, sentinel, surroundings, terms
+from helpers import (
+    FLOATS,
+    SIZES,
+    and_magnitude,
+    near,
+    on_threads,
+    same_bits,
+    same_values,
+    sentinel,
+    surroundings,
+    terms,
+)
 
 import fastpool
 from fastpool import reference
@@ -173,6 +184,26 @@ def test_layouts(implementation, layout, dtype):
         same_bits(implementation.avg_pool2d_backward(given_dy, x.shape, **window, **LAST), expected)
         for given, before in ((given_x, x), (given_dy, dy), (given_argmax, argmax)):
             np.testing.assert_array_equal(given, before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((1, 3, 2100, 2), {"kernel_size": 3, "stride": 1, "padding": 1}),  # pieces of a row
+        ((1, 12, 900, 17), {"kernel_size": 9, "stride": (1, 2), "padding": 4}),
+        ((1, 9, 40, 600), {"kernel_size": 5, "stride": 2, "padding": 2}),  # some of the channels
+        ((2, 9, 30, 70), {"kernel_size": (2, 4), "stride": (3, 2), "dilation": (2, 3)}),  # rows that no window has
+        ((1, 5, 7, 200), {"kernel_size": 9, "stride": 1, "padding": 4}),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shares_of_windows_that_overlap(shape, window, threads):
+    dy = random_array(fastpool.avg_pool2d(np.zeros(shape, np.float32), **window, **LAST).shape, np.float32, kind="gaps")
+    with on_threads(threads):
+        dx = fastpool.avg_pool2d_backward(dy, shape, **window, **LAST, count_include_pad=False)
+    expected = reference.avg_pool2d_backward(and_magnitude(dy), (2, *shape), **window, **LAST, count_include_pad=False)
+    windows = reference.avg_pool2d_backward(np.ones(dy.shape), shape, **window, **LAST, divisor_override=1)
+    near(dx, *expected, windows)
 
 
 @pytest.mark.parametrize("axes", [(0, 2, 3, 1), (2, 1, 0, 3), (3, 2, 1, 0), (1, 3, 0, 2)], ids=str)

@@ -7,7 +7,8 @@ that it is in: width + height places in place of width * height. All arrays are 
 with contiguous rows.
 
 Going backwards, an element's list has the windows that hold it, in the order of the kernel's places. Each element
-is written once, nothing is set to zero first.
+is written once, nothing is set to zero first. Averages that overlap are shared in two steps, too: their gradients are
+divided, once, and a row of windows is added up for every column, and kept. That takes .04 to .7 of the time.
 """
 
 from __future__ import annotations
@@ -16,9 +17,19 @@ import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import Axis, axes, layout, lines_meeting, places_inside, plane_offset
+from fastpool.kernels.geometry import (
+    Axis,
+    axes,
+    ceil_div,
+    layout,
+    lines_meeting,
+    meet,
+    places_inside,
+    plane_offset,
+)
 from fastpool.kernels.hold import FAR, HELD, is_far, make_room, write_held
 from fastpool.kernels.launch import kernel
+from fastpool.kernels.pairs import clear
 from fastpool.kernels.rows import ask
 from fastpool.window import Window
 
@@ -475,3 +486,99 @@ def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
     row_step = dy.strides[2] // dy.itemsize
     more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step)
     sweep_back(start, stop, geometry, dy, dx, spread, more)
+
+
+@inline
+def share_row(d, gradients, at, step, height, by_column, windows, channels, shares, block):
+    """Divide some channels' gradients of a row of windows."""
+    for i in range(windows):
+        divisor = simd.splat(d, height * by_column[i])
+        for c in range(0, channels, simd.lanes(d)):
+            v = simd.load_between(d, gradients, at + i * step + c, 0, channels - c)
+            simd.store(shares, i * block + c, v / divisor)
+
+
+@inline
+def give(d, source, base, offsets, count, into, channels, result):
+    """Write the sums of some channels of a list of pixels, which may have none."""
+    if count > 0:
+        add_up(d, source, base, offsets, count, into, channels, result, None)
+    else:
+        clear(d, result, into, into + channels)
+
+
+@kernel()
+def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, dx):
+    """Do what `avg_pool_pixels_backward` does, a row of windows at a time, of some channels and columns.
+
+    What is added up of it for each of the columns is kept while there are rows of dx in its windows: these cost
+    width + height additions in place of width * height.
+    """
+    z, h, w = axes(geometry)
+    d = simd.tag(dy)
+    source, lanes = layout(dy), simd.lanes(d)
+    gradients, result = simd.pointer(dy), simd.pointer(dx)
+    by_row, by_column = simd.pointer(heights), simd.pointer(widths)
+    channels, asking = dx.shape[3] // w.input, dx.nbytes >= FAR
+    # So many rows of windows are kept; so far do those of a column reach.
+    most, reach = min(h.output, (h.kernel - 1) * h.dilation // h.stride + 1), (w.kernel - 1) * w.dilation
+    room, at_once = KEPT // simd.BYTES, z.kernel * most + 1
+    piece = min(w.input, max(lanes, room // at_once - reach))
+    windows = min(w.output, (piece + reach) // w.stride + 1)
+    block = min(channels, max(1, room // (z.kernel * most * piece + windows)) * lanes)
+    size, over = piece * block, SHARED * lanes
+    shares_scratch = simd.scratch(d, windows * block + over)
+    kept_scratch = simd.scratch(d, z.kernel * most * size + over)
+    shares, kept = simd.pointer(shares_scratch), simd.pointer(kept_scratch)
+    # Of every column the windows that it is in; of a row of dx the slices, the rows, and what is kept of these.
+    across = min(w.output, w.kernel)
+    tables = np.empty(w.input * (1 + across) + z.kernel + h.kernel + z.kernel * h.kernel, np.int64)
+    counts = simd.pointer(tables)
+    columns = simd.offset(counts, w.input)
+    slices = simd.offset(columns, w.input * across)
+    rows = simd.offset(slices, z.kernel)
+    lines = simd.offset(rows, h.kernel)
+    for x in range(w.input):
+        counts[x] = meet(w, x, 0, block, 0, simd.offset(columns, x * across), 0)
+    row = start
+    while row < stop:
+        # Our rows of one slice of dx.
+        plane, number, begin = row // h.input // z.input, row // h.input % z.input, row % h.input
+        end = min(h.input, begin + stop - row)
+        base = plane_offset(source, plane)
+        deep = meet(z, number, 0, h.output, 0, slices, 0)
+        for channel in range(0, channels, block):
+            count = min(block, channels - channel)
+            for left in range(0, w.input, piece):
+                right, added = min(w.input, left + piece), 0
+                first_column = max(0, ceil_div(left + w.before - reach, w.stride))
+                met_columns = min(w.output, (right - 1 + w.before) // w.stride + 1) - first_column
+                for y in range(begin, end):
+                    first = max(0, ceil_div(y + h.before - (h.kernel - 1) * h.dilation, h.stride))
+                    last = min(h.output, (y + h.before) // h.stride + 1)
+                    for out in range(max(added, first), last):
+                        for i in range(deep):
+                            line = slices[i] + out
+                            at = base + line * source.row_step + first_column * channels + channel
+                            share_row(
+                                d, gradients, at, channels, by_row[line], simd.offset(by_column, first_column),
+                                met_columns, count, shares, block,
+                            )  # fmt: skip
+                            into = (i * most + out % most) * size
+                            for x in range(left, right):
+                                listed = simd.offset(columns, x * across)
+                                give(d, shares, -first_column * block, listed, counts[x], into, count, kept)
+                                into += block
+                    added = max(added, last)
+                    met = 0
+                    for i in range(deep):
+                        for k in range(meet(h, y, 0, 1, 0, rows, 0)):
+                            lines[met] = (i * most + rows[k] % most) * size
+                            met += 1
+                    into = ((row + y - begin) * w.input + left) * channels + channel
+                    for x in range(right - left):
+                        ask(d, result, into + AHEAD_BACK, count if asking else 0)
+                        give(d, kept, x * block, lines, met, into, count, result)
+                        into += channels
+        row += end - begin
+    simd.keep((shares_scratch, kept_scratch, tables))
