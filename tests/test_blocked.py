@@ -154,7 +154,7 @@ def test_threads_share_columns():
 def test_shares_of_averages(data, dtype):
     ndim = data.draw(st.integers(1, 3))
     leading = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 60)))
-    spatial = data.draw(st.tuples(*[st.integers(1, most) for most in ((81,), (9, 9), (3, 5, 5))[ndim - 1]]))
+    spatial = data.draw(st.tuples(*[st.integers(1, most) for most in ((216,), (14, 15), (6, 6, 6))[ndim - 1]]))
     kernel_size, stride = data.draw(st.tuples(*[st.tuples(*[st.integers(1, 5)] * ndim)] * 2))
     dilation = data.draw(st.tuples(*[st.integers(1, 2)] * ndim))
     parameters = (kernel_size, stride, drawn_paddings(data, kernel_size, dilation), dilation, data.draw(st.booleans()))

@@ -6,7 +6,7 @@ same element of as many planes as there are lanes: none is empty, and nothing is
 Some planes at a time are brought into it in scratch, and their results out of it, which costs as much as two or three
 places of a window. It takes .15 to .6 of the time of `fastpool.kernels.rows`, of integers of one byte .1 to .5.
 Columns of such planes are summed up so, too: a table says which come from an element, in .02 to .8 of the time. Going
-backwards, averages are shared among the elements so, in .07 to .8 of the time.
+backwards, averages are shared among the elements so, in .07 to .95 of the time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, places_inside, plane_offset
+from fastpool.kernels.hold import is_far, write_held
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import larger
 from fastpool.kernels.pixels import PAIR, SHARED, maximum, meeting, total
@@ -32,8 +33,8 @@ COLUMNS, WINDOWS, MANY = 640, 10, 2560
 #: If the columns of some vectors of planes have more bytes, one vector is summed up at a time: .6 to .9 of the time,
 #: but for those of `col2im`, whose planes are side by side.
 NEAR = 1 << 15
-#: Averages of planes of so many elements are shared among these so.
-SHARES = 81
+#: Averages of planes of so many elements are shared among these so, if rows have no more windows than that.
+SHARES, SHORT = 216, 32
 #: Windows of so many places have positions of a byte, that are no wider than elements are.
 BYTE = 1 << 8
 
@@ -59,7 +60,8 @@ def sums(w: Window, planes: int, itemsize: int) -> bool:
 
 def shares(w: Window, planes: int, itemsize: int) -> bool:
     """Return whether sharing averages of so many planes, in elements of so many bytes, is fastest this way."""
-    return prod(w.input) <= SHARES / sqrt(itemsize / 4) and planes * itemsize >= SHARED * simd.BYTES
+    fits = prod(w.input) <= SHARES / sqrt(itemsize / 4) and w.output[-1] <= SHORT
+    return fits and planes * itemsize >= SHARED * simd.BYTES
 
 
 @inline
@@ -128,8 +130,22 @@ def write(d, blocked, size, count, planes, result, first, stop):
     if simd.alike(result, planes) is not None and at + count * size + simd.lanes(d) <= end:
         bring_back(d, blocked, size, count, simd.sums(result, planes), at)
     else:
-        bring_back(d, blocked, size, count, planes, 0)
-        for i in range(0, min(count * size, end - at), simd.lanes(d)):
+        write_held_back(d, blocked, size, count, planes, result, first, stop, False)
+
+
+@inline
+def write_held_back(d, blocked, size, count, planes, result, first, stop, far):
+    """Write them always so, in one run, past the caches if that is far from them.
+
+    Of planes as large as their gradients', with dx, that takes .3 to 1.0 of the time.
+    """
+    at, end = first * size, stop * size
+    bring_back(d, blocked, size, count, planes, 0)
+    count = min(count * size, end - at)
+    if simd.alike(result, planes) is not None:
+        write_held(simd.sums(result, planes), at, planes, count, far)
+    else:
+        for i in range(0, count, simd.lanes(d)):
             simd.rolled()
             simd.store_before(result, at + i, simd.load(d, planes, i), end)
 
@@ -300,7 +316,8 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
             for c in range(0, 0 if one_vector else count, pair):
                 simd.store(result, element * count + c, add_up(d2, blocked, entries, first, last, c))
         if one_image and runs == 1:
-            write(d, result, size, count, planes, image, plane, plane + many if abreast else stop)
+            behind = plane + many if abreast else stop
+            write_held_back(d, result, size, count, planes, image, plane, behind, is_far(geometry))
         else:
             bring_back(d, result, size, count, planes, 0)
             for i in range(runs):
@@ -336,7 +353,8 @@ def avg_pool_blocked_backward(start, stop, geometry, dy, heights, widths, dx):
     d = simd.tag(dy)
     d4 = simd.widened(d, SHARED)
     source, lanes, count = layout(dy), simd.lanes(d), simd.lanes(d4)
-    gradients, by_row, by_column = simd.pointer(dy), simd.pointer(heights), simd.pointer(widths)
+    gradients, image = simd.pointer(dy), simd.pointer(dx)
+    by_row, by_column = simd.pointer(heights), simd.pointer(widths)
     lines, size = z.output * h.output, z.input * h.input * w.input
     outputs = lines * w.output
     most = outputs * min(size, z.kernel * h.kernel * w.kernel)
@@ -359,5 +377,5 @@ def avg_pool_blocked_backward(start, stop, geometry, dy, heights, widths, dx):
         for element in range(size):
             v = add_up(d4, blocked, entries, starts[element], starts[element + 1], 0)
             simd.store(result, element * count, v)
-        write(d, result, size, count, planes, simd.pointer(dx), plane, stop)
+        write_held_back(d, result, size, count, planes, image, plane, stop, is_far(geometry))
     simd.keep((tables, scratch, blocked_scratch, result_scratch))
