@@ -9,7 +9,7 @@ array([[ 5.,  7.],
        [13., 15.]])
 """
 
-import numba  # noqa: F401 - before: its own 100,000 objects are looked through in small parts, some for good
+import numba  # noqa: F401 - first, while the collector looks through its 100,000 objects in small parts
 
 from fastpool.garbage import collection_paused
 

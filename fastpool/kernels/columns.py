@@ -367,6 +367,9 @@ def result_of(placed, plane, lines, stop):
 def deal_out(d, phases, pitch, stride, result, into, count, limit):
     """Write a row of `count` elements, column c of which is element c // stride of phase c % stride; those are `pitch`
     apart. Vectors may run over the end, not over `limit`.
+
+    Three and four phases are shuffled into each other, half a vector of each, as rows are short: averages backward
+    take .7 to .9 of the time.
     """
     lanes = simd.lanes(d)
     if stride == 1:
