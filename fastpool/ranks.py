@@ -35,7 +35,7 @@ def ranks(
         made: Callable[P, R] = wraps(function)(make(ndim))
         made.__name__ = made.__qualname__ = f"{name}{ndim}d{backward}"
         made.__doc__ = doc.replace("Nd", f"{ndim}d") + example
-        made.__signature__ = signature  # type: ignore[attr-defined]
+        made.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads it, typeshed has it not
         made.__annotations__ = annotations.copy()
         return made
 

@@ -234,8 +234,8 @@ def list_given(z, h, w, place, window, entries, starts, scratch):
 
 
 @inline
-def add_up(d, blocked, entries, first, last, c):
-    """Return the sums of what is listed, of some planes."""
+def listed_sum(d, blocked, entries, first, last, c):
+    """Return the sum of what is listed, from 0 on, of some planes."""
     v = simd.splat(d, 0)
     for k in range(first, last):
         simd.rolled()
@@ -312,9 +312,9 @@ def accumulate_blocked(start, stop, geometry, cols, dx):
         for element in range(size):
             first, last = starts[element], starts[element + 1]
             if one_vector:
-                simd.store(result, element * count, add_up(d, blocked, entries, first, last, 0))
+                simd.store(result, element * count, listed_sum(d, blocked, entries, first, last, 0))
             for c in range(0, 0 if one_vector else count, pair):
-                simd.store(result, element * count + c, add_up(d2, blocked, entries, first, last, c))
+                simd.store(result, element * count + c, listed_sum(d2, blocked, entries, first, last, c))
         if one_image and runs == 1:
             behind = plane + many if abreast else stop
             write_held_back(d, result, size, count, planes, image, plane, behind, is_far(geometry))
@@ -375,7 +375,7 @@ def avg_pool_blocked_backward(start, stop, geometry, dy, heights, widths, dx):
             divisor = by_row[out // w.output] * by_column[out % w.output]
             simd.store(blocked, out * count, simd.load(d4, blocked, out * count) / simd.splat(d4, divisor))
         for element in range(size):
-            v = add_up(d4, blocked, entries, starts[element], starts[element + 1], 0)
+            v = listed_sum(d4, blocked, entries, starts[element], starts[element + 1], 0)
             simd.store(result, element * count, v)
         write_held_back(d, result, size, count, planes, image, plane, stop, is_far(geometry))
     simd.keep((tables, scratch, blocked_scratch, result_scratch))

@@ -481,7 +481,10 @@ def spread(rows, columns, base, base_at, pixel, channels, h, w, more):
 
 @kernel()
 def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
-    """Compute the rows of dx from start to stop, counted over its planes; heights and widths as in the forward pass."""
+    """Compute the rows of dx from start to stop, counted over its planes; heights and widths as in the forward pass.
+
+    Of windows that do not overlap: an element has the share of one of them, or of none.
+    """
     d = simd.tag(dy)
     row_step = dy.strides[2] // dy.itemsize
     more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step)
@@ -489,13 +492,13 @@ def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
 
 
 @inline
-def share_row(d, gradients, at, step, height, by_column, windows, channels, shares, block):
+def divide_row(d, gradients, at, step, height, by_column, windows, channels, quotients, block):
     """Divide some channels' gradients of a row of windows."""
     for i in range(windows):
         divisor = simd.splat(d, height * by_column[i])
         for c in range(0, channels, simd.lanes(d)):
             v = simd.load_between(d, gradients, at + i * step + c, 0, channels - c)
-            simd.store(shares, i * block + c, v / divisor)
+            simd.store(quotients, i * block + c, v / divisor)
 
 
 @inline
@@ -527,9 +530,9 @@ def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, d
     windows = min(w.output, (piece + reach) // w.stride + 1)
     block = min(channels, max(1, room // (z.kernel * most * piece + windows)) * lanes)
     size, over = piece * block, SHARED * lanes
-    shares_scratch = simd.scratch(d, windows * block + over)
+    quotients_scratch = simd.scratch(d, windows * block + over)
     kept_scratch = simd.scratch(d, z.kernel * most * size + over)
-    shares, kept = simd.pointer(shares_scratch), simd.pointer(kept_scratch)
+    quotients, kept = simd.pointer(quotients_scratch), simd.pointer(kept_scratch)
     # Of every column the windows that it is in; of a row of dx the slices, the rows, and what is kept of these.
     across = min(w.output, w.kernel)
     tables = np.empty(w.input * (1 + across) + z.kernel + h.kernel + z.kernel * h.kernel, np.int64)
@@ -560,14 +563,14 @@ def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, d
                         for i in range(deep):
                             line = slices[i] + out
                             at = base + line * source.row_step + first_column * channels + channel
-                            share_row(
+                            divide_row(
                                 d, gradients, at, channels, by_row[line], simd.offset(by_column, first_column),
-                                met_columns, count, shares, block,
+                                met_columns, count, quotients, block,
                             )  # fmt: skip
                             into = (i * most + out % most) * size
                             for x in range(left, right):
                                 listed = simd.offset(columns, x * across)
-                                give(d, shares, -first_column * block, listed, counts[x], into, count, kept)
+                                give(d, quotients, -first_column * block, listed, counts[x], into, count, kept)
                                 into += block
                     added = max(added, last)
                     met = 0
@@ -581,4 +584,4 @@ def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, d
                         give(d, kept, x * block, lines, met, into, count, result)
                         into += channels
         row += end - begin
-    simd.keep((shares_scratch, kept_scratch, tables))
+    simd.keep((quotients_scratch, kept_scratch, tables))
