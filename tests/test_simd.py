@@ -81,6 +81,21 @@ def test_several():
     assert ask(np.zeros(1, "u1"))[0] == times
 
 
+@every_number
+def test_single(dtype):
+    """However many lanes a tag has, one vector has as many as it is known for."""
+
+    @njit
+    def ask(array):
+        d = simd.tag(array)
+        one, of_more, of_fewer = simd.single(d), simd.single(simd.widened(d, 3)), simd.single(simd.narrowed(d, 2))
+        return (simd.lanes(one), simd.lanes(of_more), simd.lanes(of_fewer)), simd.scratch(of_more, 0)
+
+    lanes, scratch = ask(np.zeros(1, dtype))
+    assert lanes == (lanes_of(dtype),) * 3
+    assert scratch.dtype == dtype
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
 @pytest.mark.parametrize("element", ["u1", "u2", "u4", None])
 def test_position_tag(element, dtype):
@@ -324,6 +339,20 @@ def test_aligned(dtype):
     same_values((out.ctypes.data + marked * dtype.itemsize) % simd.BYTES, np.zeros(lanes, np.int64))
     distance = out.ctypes.data + marked * dtype.itemsize - address
     assert ((distance >= 0) & (distance < simd.BYTES)).all()
+
+
+@every_number
+def test_within_line(dtype):
+    @njit
+    def ask(out, found):
+        for i in range(len(found)):
+            found[i] = simd.within_line(simd.pointer(out[i:]))
+
+    lanes = lanes_of(dtype)
+    out, found = np.zeros(3 * lanes, dtype), np.zeros(2 * lanes, np.int64)
+    ask(out, found)
+    address = out.ctypes.data + np.arange(2 * lanes) * dtype.itemsize
+    same_values(found, address % simd.BYTES // dtype.itemsize)
 
 
 def test_what_is_asked_for_need_not_be_there():

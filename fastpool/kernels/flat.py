@@ -28,7 +28,7 @@ from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.max_pool import larger, merge, outranks
-from fastpool.kernels.rows import fits, gather, sweep_slices
+from fastpool.kernels.rows import ask_vector, fits, gather, sweep_slices, window_slices
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -41,6 +41,8 @@ NEVER = 255
 RUN, SMALL, BAND = 1 << 10, 1 << 9, 1 << 13
 #: Planes are small if a table of so many bytes holds what to ask for.
 ASKED = 1 << 15
+#: Backwards, all three arrays are asked for so many elements ahead.
+AHEAD = 1 << 9
 
 
 @inline
@@ -72,7 +74,8 @@ def collect(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes.
 
     There are as many windows as elements, one apart, and less than 255 places. All arrays are contiguous. Positions
-    are compared as bytes, and masks widened: so the table fits L1, which takes .8 of the time.
+    are compared as bytes, and masks widened: so the table fits L1, which takes .8 of the time. All that is read and
+    written is asked for ahead: .4 to .9 of the time, but in L2.
     """
     z, h, w = axes(geometry)
     d = simd.several(simd.tag(dy))
@@ -120,6 +123,9 @@ def collect(start, stop, geometry, dy, argmax, dx):
                 asked_at[k] = k * pitch if met else never
         behind = min(last, first - begin + run)
         for i in range(first, behind, lanes):
+            ask_vector(d, result, i + AHEAD)
+            ask_vector(d, gradients, i - least + AHEAD)
+            ask_vector(dp, positions, i - least + AHEAD)
             at = begin + i - first
             at = min(at, max(left, at - cut))
             total = zero
@@ -204,6 +210,7 @@ class Run(NamedTuple):
     high: int
     band: bool
     number: int  # which slice of a volume the first plane is
+    ahead: Any  # the rows that come next, as a pointer
 
 
 class Scratch(NamedTuple):
@@ -229,15 +236,19 @@ def alike(a, first_row, most):
 
 @inline
 def passes(d, dp, s, run, h, w, values, positions, careful, asked_for, all_of, finish, more):
-    """Reduce across, all rows that were taken, then down.
+    """Reduce across, all rows that were taken, then down, and meanwhile ask for what comes next, and for the result.
+
+    From the last cache, or from memory, that takes .45 to .9 of the time: the more evenly it is asked for, the less.
 
     `asked_for(d, dp, values, found, i, places, at, positions, careful)` and `all_of(d, dp, values, found, i, step,
     first, count, worth, positions, careful)` return what a vector of windows is reduced to, and the positions of that;
     `finish(d, v, i, row, more)` what is written.
     """
     lanes, line = simd.lanes(d), w.input
-    asked = 0
+    asked, into = 0, run.begin * line - run.low
     for i in range(run.low, run.high, lanes):
+        ask_vector(d, run.ahead, i - run.low)
+        ask_vector(d, values, into + i)
         v, at = asked_for(d, dp, s.taken, None, i, s.across, asked, positions, careful)
         asked = further(s.across, asked, lanes)
         simd.store(s.kept, i, v)
@@ -349,7 +360,12 @@ def sweep(start, stop, through, z, h, w, d, elements, source, s, values, positio
         into = (upper - first + above) * line
         taken = simd.offset(s.taken, into)
         careful = gather(d, elements, source, through, rows, line, upper, lower, combine, nans, taken)
-        run = Run(first, row, end, into, into + (lower - upper) * line, s.band, first // rows % through.output)
+        base, _, slices = window_slices(source, through, rows, end // rows)
+        base += ((slices - 1) * through.dilation * rows + end % rows) * source.row_step
+        run = Run(
+            first, row, end, into, into + (lower - upper) * line, s.band, first // rows % through.output,
+            simd.offset(elements, base),
+        )  # fmt: skip
         if nans is None:
             reduce(s, run, h, w, values, positions, False, more)
         elif careful:

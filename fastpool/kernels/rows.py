@@ -160,6 +160,13 @@ def ask(d, source, offset, count):
 
 
 @inline
+def ask_vector(d, memory, offset):
+    """Ask for as many elements of memory as such a vector has, which need not exist."""
+    for i in range(0, simd.lanes(d), simd.lanes(simd.single(d))):
+        simd.prefetch(memory, offset + i)
+
+
+@inline
 def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, pool, nans, more, long):
     """Call `pool(elements, source, h, w, part, values, positions, careful, more)` for the rows from start to stop.
 

@@ -126,6 +126,12 @@ def several(typingctx: Any, d: Tag) -> Any:
     return _constant(Tag(d.element, d.lanes * (4 if _has_masks(cpu_target.target_context, _I1) else 2)), d)
 
 
+@intrinsic
+def single(typingctx: Any, d: Tag) -> Any:
+    """The tag of one vector of such elements."""
+    return _constant(Tag(d.element, BYTES * 8 // d.element.bitwidth), d)
+
+
 @intrinsic(prefer_literal=True)
 def narrowed(typingctx: Any, d: Tag, times: types.Literal) -> Any:
     """The tag of vectors one `times`-th as long."""
@@ -304,6 +310,18 @@ def aligned(typingctx: Any, memory: types.CPointer) -> Any:
         return builder.inttoptr(builder.and_(address, i64(-BYTES)), args[0].type)
 
     return memory(memory), codegen
+
+
+@intrinsic
+def within_line(typingctx: Any, memory: types.CPointer) -> Any:
+    """How many elements a cache line has before the address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        before = builder.and_(builder.ptrtoint(args[0], i64), i64(BYTES - 1))
+        return builder.udiv(before, i64(context.get_abi_sizeof(args[0].type.pointee)))
+
+    return types.intp(memory), codegen
 
 
 @intrinsic
