@@ -21,8 +21,8 @@ from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, places_
 from fastpool.kernels.hold import is_far, write_held
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import larger
-from fastpool.kernels.pixels import PAIR, SHARED, maximum, meeting, total
-from fastpool.kernels.rows import gather
+from fastpool.kernels.pixels import PAIR, SHARED, Ahead, meeting, take, total
+from fastpool.kernels.rows import ask_vector, gather
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -82,11 +82,15 @@ def list_places(z, h, w, channels, taps, offsets, steps, counts):
 
 @inline
 def lay_out(d, planes, at, size, count, pitch, blocked):
-    """Bring `count` planes of so many elements into the blocked layout: with longer vectors, addresses would spill."""
+    """Bring `count` planes of so many elements into the blocked layout: with longer vectors, addresses would spill.
+
+    Those behind them are asked for: .55 to 1.0 of the time.
+    """
     d2, run = simd.narrowed(d, 2), simd.lanes(simd.narrowed(d, 4))
     for plane in range(0, count, simd.lanes(d2)):
         for i in range(0, size, run):
             simd.rolled()
+            ask_vector(simd.widened(d, 2), planes, at + (count + plane) * size + simd.lanes(d2) * i)
             simd.interleave(blocked, i * pitch + plane, pitch, d2, planes, at + plane * size + i, size)
 
 
@@ -197,7 +201,8 @@ def sweep(start, stop, geometry, x, y, argmax, d, dp, reduce, more):
 def take_maxima(base, offsets, steps, count, line, column, into, channels, given):
     """Write a window's maxima, and where they are."""
     d, dp, blocked, result, result_at, _, _ = given
-    maximum(base, offsets, steps, count, line, column, into, channels, (d, dp, blocked, result, result_at))
+    nothing = Ahead(blocked, offsets, 0, 0, 0)
+    take(d, dp, blocked, None, base, offsets, steps, count, into, channels, nothing, result, result_at)
 
 
 @inline

@@ -13,6 +13,8 @@ divided, once, and a row of windows is added up for every column, and kept. That
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from fastpool.kernels import simd
@@ -40,9 +42,46 @@ SHARED, PAIR = 4, 2
 KEPT = 1 << 19
 #: So many rows are read side by side, at most: CPUs read more with half the bandwidth.
 ROWS = 4
-#: Of arrays that are far, the rows of a window are asked for so many elements ahead, each for itself; and, backwards,
-#: what will be written, which takes .7 to .9 of the time of windows two or more apart.
-AHEAD, AHEAD_BACK = 512, 1024
+#: Of arrays that are far, what the next row of windows is the first to read is asked for, if so many elements are from
+#: one to the next, which leaves some of L2; of longer rows, what is so many elements ahead: .4 to .9 of the time.
+NEXT, AHEAD = 1 << 14, 1 << 9
+#: Where rows are kept, and of gradients, what is so many elements ahead; and what will be written so many elements
+#: later: .3 to .9 of the time.
+AHEAD_ROWS, AHEAD_BACK = 1 << 11, 1 << 10
+
+
+class Ahead(NamedTuple):
+    """What is asked for with a pixel, which later ones need: for each of its channels some elements of some rows."""
+
+    memory: Any  # as a pointer
+    rows: Any  # where they begin, as a pointer
+    many: int
+    at: int  # how far they are done
+    times: int  # so many elements for each channel
+
+
+@inline
+def ask_ahead(d, ahead, c, count):
+    """Ask for what is due with `count` channels from c on."""
+    for i in range(ahead.many):
+        simd.rolled()
+        ask(d, ahead.memory, ahead.rows[i] + ahead.at + c * ahead.times, count * ahead.times)
+
+
+@inline
+def list_first_read(z, h, source, row, rows):
+    """List where the rows of x begin that a row of windows is the first to read; return how many there are."""
+    plane, number, out = row // h.output // z.output, row // h.output % z.output, row % h.output
+    deep, top = number * z.stride - z.before, out * h.stride - h.before
+    near, far = places_inside(z, deep)
+    first, last = places_inside(h, top)
+    base = plane_offset(source, plane) + (deep * h.input + top) * source.row_step
+    count = 0
+    for i in range(near if number == 0 else max(near, far - z.stride), far):
+        for j in range(first if out == 0 else max(first, last - h.stride), last):
+            rows[count] = base + (i * z.dilation * h.input + j * h.dilation) * source.row_step
+            count += 1
+    return count
 
 
 @inline
@@ -65,17 +104,19 @@ def meeting(z, h, w, lines, left, right, row_step, channels, offsets, steps):
 
 @inline
 def sweep(start, stop, geometry, x, reduce, more):
-    """Call `reduce(base, offsets, steps, count, line, column, into, channels, more)` for every pixel of some rows.
-
-    The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `line` of its plane.
+    """Call `reduce(base, offsets, steps, count, line, column, into, channels, ahead, more)` for every pixel of some
+    rows. The window's elements are at `base` plus `offsets`, the pixel at `into`, in row `line` of its plane.
     """
     z, h, w = axes(geometry)
     source = layout(x)
     channels = x.shape[3] // w.input
     tables = np.empty((2, z.kernel * h.kernel * w.kernel), np.int64)
     offsets, steps = simd.pointer(tables), simd.pointer(tables[1])
-    d = simd.tag(x)
     elements, asking = simd.pointer(x), source.nbytes >= FAR
+    read_table = np.empty(z.kernel * h.kernel, np.int64)
+    first_read = simd.pointer(read_table)
+    soon = h.stride * source.row_step <= NEXT
+    times = max(w.stride, w.input // w.output) if soon else w.stride
     listed, listed_across = (0, 0, 0, 0), (0, 0)
     count = 0
     for row in range(start, stop):
@@ -86,6 +127,9 @@ def sweep(start, stop, geometry, x, reduce, more):
         if listed != (near, far_end, first, last):
             listed, listed_across = (near, far_end, first, last), (0, 0)
         base = plane_offset(source, row // (z.output * h.output)) + (deep * h.input + top) * source.row_step
+        asks = 0
+        if asking:
+            asks = list_first_read(z, h, source, row + soon, first_read)
         for column in range(w.output):
             side = column * w.stride - w.before
             left, right = places_inside(w, side)
@@ -93,14 +137,10 @@ def sweep(start, stop, geometry, x, reduce, more):
                 listed_across = (left, right)
                 count = meeting(z, h, w, listed, left, right, source.row_step, channels, offsets, steps)
             into = (row * w.output + column) * channels
-            if asking:
-                for i in range(max(near, far_end - z.stride), far_end):
-                    for j in range(max(first, last - h.stride), last):
-                        pixel_row = i * z.dilation * h.input + j * h.dilation
-                        pixel = base + pixel_row * source.row_step + side * channels
-                        ask(d, elements, pixel + AHEAD, w.stride * channels)
-            reduce(base + side * channels, offsets, steps, count, line, column, into, channels, more)
-    simd.keep((tables,))
+            due = column * times * channels if soon else side * channels + AHEAD
+            ahead = Ahead(elements, first_read, asks, due, times)
+            reduce(base + side * channels, offsets, steps, count, line, column, into, channels, ahead, more)
+    simd.keep((tables, read_table))
 
 
 def by_rows(w: Window, keeping: int) -> bool:
@@ -118,12 +158,13 @@ def by_rows(w: Window, keeping: int) -> bool:
 
 
 @inline
-def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
+def sweep_rows(start, stop, geometry, d, dp, x, result, argmax, across, down, more):
     """Do for the outputs of some rows what `sweep` does, in two steps, of some channels at a time.
 
-    `across(base, offsets, steps, count, 0, 0, into, channels, kept, kept_at, more)` writes what one row of a window is
-    reduced to, and `down(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more)` the
-    pixel, from what is kept of all of its rows. Those of a window's slices are reduced again for the next slice.
+    `across(base, offsets, steps, count, 0, 0, into, channels, ahead, kept, kept_at, more)` writes what one row of a
+    window is reduced to, and `down(base, offsets, steps, count, line, column, into, channels, ahead, kept, kept_at,
+    more)` the pixel, from what is kept of all of its rows. Those of a window's slices are reduced again for the next
+    slice.
     """
     z, h, w = axes(geometry)
     source = layout(x)
@@ -141,6 +182,8 @@ def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
     lines, steps = simd.pointer(tables[2]), simd.pointer(tables[3])
     for k in range(w.kernel):
         columns[k], places[k] = k * w.dilation * channels, k
+    here_table = np.zeros(1, np.int64)
+    here, asks, times = simd.pointer(here_table), 1 if asking else 0, max(w.stride, w.input // w.output)
     row = start
     while row < stop:
         # Our rows of one slice of outputs.
@@ -163,11 +206,10 @@ def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
                         for j in range(w.output):
                             side = j * w.stride - w.before
                             left, right = places_inside(w, side)
-                            if asking:
-                                ask(d, elements, line + side * channels + AHEAD, w.stride * channels)
+                            ahead = Ahead(elements, here, asks, line + j * times * channels + AHEAD_ROWS, times)
                             across(
                                 line + side * channels, simd.offset(columns, left), simd.offset(places, left),
-                                right - left, 0, 0, into + j * block, count, kept, kept_at, more,
+                                right - left, 0, 0, into + j * block, count, ahead, kept, kept_at, more,
                             )  # fmt: skip
                 reduced = max(reduced, behind)
                 met = 0
@@ -179,9 +221,10 @@ def sweep_rows(start, stop, geometry, d, dp, x, argmax, across, down, more):
                 into = (row + out - begin) * w.output * channels + channel
                 for j in range(w.output):
                     line = number * h.output + out
-                    down(j * block, lines, steps, met, line, j, into + j * channels, count, kept, kept_at, more)
+                    later = Ahead(result, here, asks, into + j * channels + AHEAD_BACK, 1)
+                    down(j * block, lines, steps, met, line, j, into + j * channels, count, later, kept, kept_at, more)
         row += end - begin
-    simd.keep((kept_scratch, kept_at_scratch, tables))
+    simd.keep((kept_scratch, kept_at_scratch, tables, here_table))
 
 
 @inline
@@ -218,17 +261,19 @@ def put(positions, into, at, count):
 
 
 @inline
-def take(d, dp, source, source_at, base, offsets, steps, count, into, channels, result, result_at):
+def take(d, dp, source, source_at, base, offsets, steps, count, into, channels, ahead, result, result_at):
     """Write one pixel's maxima and positions."""
     d4, dp4 = simd.widened(d, PAIR), simd.widened(dp, PAIR)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, PAIR * lanes)
     shared = channels // (PAIR * lanes) * (PAIR * lanes)
     for c in range(0, shared, PAIR * lanes):
+        ask_ahead(d, ahead, c, PAIR * lanes)
         best, at = largest(d4, dp4, source, source_at, base + c, offsets, steps, count, whole4, True, result_at)
         simd.store(result, into + c, best)
         put(result_at, into + c, at, PAIR * lanes)
     for c in range(shared, channels, lanes):
+        ask_ahead(d, ahead, c, min(lanes, channels - c))
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         best, at = largest(d, dp, source, source_at, base + c, offsets, steps, count, mask, whole, result_at)
         simd.store_first(result, into + c, best, channels - c)
@@ -236,24 +281,24 @@ def take(d, dp, source, source_at, base, offsets, steps, count, into, channels, 
 
 
 @inline
-def maximum(base, offsets, steps, count, line, column, into, channels, more):
+def maximum(base, offsets, steps, count, line, column, into, channels, ahead, more):
     """Write one pixel's maxima and positions."""
     d, dp, source, result, result_at = more
-    take(d, dp, source, None, base, offsets, steps, count, into, channels, result, result_at)
+    take(d, dp, source, None, base, offsets, steps, count, into, channels, ahead, result, result_at)
 
 
 @inline
-def maximum_across(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+def maximum_across(base, offsets, steps, count, line, column, into, channels, ahead, kept, kept_at, more):
     """Keep the maxima of a row of a window, and their columns."""
     d, dp, source, _, _ = more
-    take(d, dp, source, None, base, offsets, steps, count, into, channels, kept, kept_at)
+    take(d, dp, source, None, base, offsets, steps, count, into, channels, ahead, kept, kept_at)
 
 
 @inline
-def maximum_down(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+def maximum_down(base, offsets, steps, count, line, column, into, channels, ahead, kept, kept_at, more):
     """Write one pixel's maxima and positions, from those of its rows."""
     d, dp, _, result, result_at = more
-    take(d, dp, kept, kept_at, base, offsets, steps, count, into, channels, result, result_at)
+    take(d, dp, kept, kept_at, base, offsets, steps, count, into, channels, ahead, result, result_at)
 
 
 @kernel(writes=2)
@@ -273,7 +318,7 @@ def max_pool_pixels_large(start, stop, geometry, x, y, argmax):
     d = simd.tag(x)
     dp = simd.mask_tag(d, argmax)
     more = (d, dp, simd.pointer(x), simd.pointer(y), simd.pointer(argmax))
-    sweep_rows(start, stop, geometry, d, dp, x, argmax, maximum_across, maximum_down, more)
+    sweep_rows(start, stop, geometry, d, dp, x, simd.pointer(y), argmax, maximum_across, maximum_down, more)
 
 
 @inline
@@ -294,40 +339,42 @@ def divided(d, v, divisor):
 
 
 @inline
-def add_up(d, source, base, offsets, count, into, channels, result, divisor):
+def add_up(d, source, base, offsets, count, into, channels, ahead, result, divisor):
     """Write one pixel's sums, divided."""
     d4 = simd.widened(d, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
     shared = channels // (SHARED * lanes) * (SHARED * lanes)
     for c in range(0, shared, SHARED * lanes):
+        ask_ahead(d, ahead, c, SHARED * lanes)
         v = total(d4, source, base + c, offsets, count, whole4, True)
         simd.store(result, into + c, divided(d4, v, divisor))
     for c in range(shared, channels, lanes):
+        ask_ahead(d, ahead, c, min(lanes, channels - c))
         mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
         v = total(d, source, base + c, offsets, count, mask, whole)
         simd.store_first(result, into + c, divided(d, v, divisor), channels - c)
 
 
 @inline
-def average(base, offsets, steps, count, line, column, into, channels, more):
+def average(base, offsets, steps, count, line, column, into, channels, ahead, more):
     """Write one pixel's averages."""
     d, source, heights, widths, result = more
-    add_up(d, source, base, offsets, count, into, channels, result, heights[line] * widths[column])
+    add_up(d, source, base, offsets, count, into, channels, ahead, result, heights[line] * widths[column])
 
 
 @inline
-def sum_across(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+def sum_across(base, offsets, steps, count, line, column, into, channels, ahead, kept, kept_at, more):
     """Keep the sums of a row of a window."""
     d, source, _, _, _ = more
-    add_up(d, source, base, offsets, count, into, channels, kept, None)
+    add_up(d, source, base, offsets, count, into, channels, ahead, kept, None)
 
 
 @inline
-def average_down(base, offsets, steps, count, line, column, into, channels, kept, kept_at, more):
+def average_down(base, offsets, steps, count, line, column, into, channels, ahead, kept, kept_at, more):
     """Write one pixel's averages, from the sums of its rows."""
     d, _, heights, widths, result = more
-    add_up(d, kept, base, offsets, count, into, channels, result, heights[line] * widths[column])
+    add_up(d, kept, base, offsets, count, into, channels, ahead, result, heights[line] * widths[column])
 
 
 @kernel()
@@ -346,11 +393,11 @@ def avg_pool_pixels_large(start, stop, geometry, x, heights, widths, y):
     """Do what `avg_pool_pixels` does, a window's rows one by one."""
     d = simd.tag(x)
     more = (d, simd.pointer(x), simd.pointer(heights), simd.pointer(widths), simd.pointer(y))
-    sweep_rows(start, stop, geometry, d, d, x, None, sum_across, average_down, more)
+    sweep_rows(start, stop, geometry, d, d, x, simd.pointer(y), None, sum_across, average_down, more)
 
 
 @inline
-def sweep_back(start, stop, geometry, dy, dx, add, more):
+def sweep_back(start, stop, geometry, dy, argmax, dx, add, more):
     """Call `add` for each pixel of dx in the rows from start to stop, with where to write it.
 
     `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
@@ -374,13 +421,21 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
     rows_table = np.empty((2, z.kernel * h.kernel), np.int64)
     row_windows, row_places = simd.pointer(rows_table), simd.pointer(rows_table[1])
     result, holding = simd.pointer(dx), is_far(geometry) and channels <= HELD
-    held_array = np.empty(HELD if holding else 0, dx.dtype)
+    held_array = np.empty(HELD + simd.BYTES if holding else 0, dx.dtype)
     held, held_from, into = simd.pointer(held_array), start * dx.shape[3], start * dx.shape[3]
     d, share = simd.tag(dx), 0 if holding or dx.nbytes < FAR else channels
+    gradients, positions = simd.pointer(dy), simd.pointer(argmax)
+    given_share, asked = channels * w.output // w.input if dx.nbytes >= FAR else 0, -1
     for row in range(start, stop):
         plane, number, y = row // h.input // z.input, row // h.input % z.input, row % h.input
         met = lines_meeting(z, h, number, y, row_windows, row_places)
         base, base_at = plane_offset(given, plane), plane * z.output * h.output * w.output * channels
+        # Of the windows that no row before was in, later ones are asked for.
+        newest = row_windows[0] if met > 0 else 0
+        line, line_at = base + newest * given.row_step, base_at + newest * w.output * channels
+        due = 0
+        if met > 0 and line_at != asked:
+            asked, due = line_at, given_share
         for column in range(w.input):
             t = column * most
             columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])
@@ -388,6 +443,8 @@ def sweep_back(start, stop, geometry, dy, dx, add, more):
                 held_from = make_room(result, held, held_from, into, channels, HELD, True)
             pixel = simd.offset(held, into - held_from) if holding else simd.offset(result, into)
             ask(d, result, into + AHEAD_BACK, share)
+            ask(d, gradients, line + column * due + AHEAD_ROWS, due)
+            ask(simd.tag(argmax), positions, line_at + column * due + AHEAD_ROWS, due)
             add((row_windows, row_places, met), columns, base, base_at, pixel, channels, h, w, more)
             into += channels
     if holding:
@@ -446,7 +503,7 @@ def max_pool_pixels_backward(start, stop, geometry, dy, argmax, dx):
     row_step = dy.strides[2] // dy.itemsize
     # Compared as bytes, positions need not be widened: of windows one apart, that takes .8 to .9 of the time.
     more = (d, simd.mask_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step)
-    sweep_back(start, stop, geometry, dy, dx, scatter, more)
+    sweep_back(start, stop, geometry, dy, argmax, dx, scatter, more)
 
 
 @inline
@@ -488,7 +545,7 @@ def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
     d = simd.tag(dy)
     row_step = dy.strides[2] // dy.itemsize
     more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step)
-    sweep_back(start, stop, geometry, dy, dx, spread, more)
+    sweep_back(start, stop, geometry, dy, dy, dx, spread, more)
 
 
 @inline
@@ -502,10 +559,10 @@ def divide_row(d, gradients, at, step, height, by_column, windows, channels, quo
 
 
 @inline
-def give(d, source, base, offsets, count, into, channels, result):
+def give(d, source, base, offsets, count, into, channels, ahead, result):
     """Write the sums of some channels of a list of pixels, which may have none."""
     if count > 0:
-        add_up(d, source, base, offsets, count, into, channels, result, None)
+        add_up(d, source, base, offsets, count, into, channels, ahead, result, None)
     else:
         clear(d, result, into, into + channels)
 
@@ -541,6 +598,8 @@ def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, d
     slices = simd.offset(columns, w.input * across)
     rows = simd.offset(slices, z.kernel)
     lines = simd.offset(rows, h.kernel)
+    here_table = np.zeros(1, np.int64)
+    here, nothing = simd.pointer(here_table), Ahead(result, simd.pointer(here_table), 0, 0, 0)
     for x in range(w.input):
         counts[x] = meet(w, x, 0, block, 0, simd.offset(columns, x * across), 0)
     row = start
@@ -570,7 +629,7 @@ def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, d
                             into = (i * most + out % most) * size
                             for x in range(left, right):
                                 listed = simd.offset(columns, x * across)
-                                give(d, quotients, -first_column * block, listed, counts[x], into, count, kept)
+                                give(d, quotients, -first_column * block, listed, counts[x], into, count, nothing, kept)
                                 into += block
                     added = max(added, last)
                     met = 0
@@ -580,8 +639,8 @@ def avg_pool_pixels_backward_large(start, stop, geometry, dy, heights, widths, d
                             met += 1
                     into = ((row + y - begin) * w.input + left) * channels + channel
                     for x in range(right - left):
-                        ask(d, result, into + AHEAD_BACK, count if asking else 0)
-                        give(d, kept, x * block, lines, met, into, count, result)
+                        later = Ahead(result, here, 1 if asking else 0, into + AHEAD_BACK, 1)
+                        give(d, kept, x * block, lines, met, into, count, later, result)
                         into += channels
         row += end - begin
-    simd.keep((quotients_scratch, kept_scratch, tables))
+    simd.keep((quotients_scratch, kept_scratch, tables, here_table))
