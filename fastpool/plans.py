@@ -56,7 +56,7 @@ FLATTENED = 1 << 12
 #: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
 COLLECTED = 9
 #: And pairs of elements in rows of so many windows a place down; rows longer than so many elements are cut.
-PAIRS, LONG = 10, 2048
+PAIRS, LONG = 8, 2048
 #: A pixel in more windows than so many is not asked for its gradients, but these are gone through, if sums of some of a
 #: plane's channels fit a cache. Where those of an eighth do, and of so many, windows are sooner gone through: if they
 #: have more places than so many times those from one to the next, and so many. And in any case, if those of so many
@@ -291,7 +291,7 @@ def scattering_of(
         kernel = whole.max_pool_whole_backward
     elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
-    elif _in_route(w, channels):
+    elif _in_route(w, channels, prod(shape) * _computed(dtype)):
         kernel = pairs.route(layout.by_pixels(trailing))
     elif asked and channels >= MANY:
         kernel = pixels.max_pool_pixels_backward
@@ -471,9 +471,13 @@ def _one_by_one(w: Window, planes: int, length: tuple[int, ...], most: tuple[int
     return small and planes >= ALIKE and length[-1] <= most[len(w.input) - 1]
 
 
-def _in_route(w: Window, channels: int) -> bool:
-    """Whether elements, or pixels, are asked for the only gradient that they may get."""
-    suits = w.output[-1] > NARROW if channels == 1 else channels <= ROUTED and w.input[-1] * channels <= 8 * FLAT
+def _in_route(w: Window, channels: int, nbytes: int) -> bool:
+    """Whether elements, or pixels, are asked for the only gradient that they may get.
+
+    What is held back is a line of windows: of one that is long, pixels one by one take .7 of the time.
+    """
+    most = FLAT // 2 if channels >= MANY and nbytes >= hold.FAR else 8 * FLAT
+    suits = w.output[-1] > NARROW if channels == 1 else channels <= ROUTED and w.input[-1] * channels <= most
     return w.stride[-1] == w.kernel_size[-1] == 2 and suits and _from_first(w)
 
 

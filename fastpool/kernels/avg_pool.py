@@ -17,6 +17,7 @@ from fastpool.kernels import rows, simd, tile
 from fastpool.kernels.columns import deal_out
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, plane_offset
+from fastpool.kernels.hold import HELD, hold_row, is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.tile import SHARED
 
@@ -361,6 +362,11 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     # Of every slice of windows that a unit has, where its gradients, its heights and the unit's sums are.
     units_table = np.empty((3, units * z.kernel), np.int64)
     froms, highs, tos = simd.pointer(units_table), simd.pointer(units_table[1]), simd.pointer(units_table[2])
+    # What is far from any cache is held back, to be written past them in long runs; else it is asked for.
+    far = is_far(geometry) and columns == 0 and piece == places and not apart
+    room_held = max(HELD, w.input)
+    held_array = np.empty(room_held + simd.BYTES + 2 * w.stride * lanes if far else 0, dx.dtype)
+    held, held_from, held_to = simd.pointer(held_array), 0, 0
     asking = columns > 0 and dx.nbytes >= ASKED
     row = start
     while row < stop:
@@ -407,13 +413,19 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
                         kind = down.kinds[phase]
                         if piece < places:
                             limit = into - left * w.stride + w.input
+                        to, end = result, limit
+                        if far:
+                            held_from = hold_row(result, held, held_from, held_to, into, count, room_held)
+                            held_to = into + count
+                            to, end = simd.offset(held, -held_from), held_to + lanes
                         if not apart:
                             from_sums = simd.offset(added, kind * max(1, columns) * size + at)
-                            deal_out(d, from_sums, size if columns else 0, w.stride, result, into, count, limit)
+                            deal_out(d, from_sums, size if columns else 0, w.stride, to, into, count, end)
                         elif phase > 0 and line * h.stride + phase > y and down.kinds[phase - 1] == kind:
                             simd.copy(result, into, result, into - w.input, count)
                         else:
                             spread(d, sums, kind * size + at, windows, w, result, into, into + count, limit)
                         into += w.input
         row += many * (bottom - y)
-    simd.keep((down_table, across_table, sums_scratch, targets_table, slices_table, units_table))
+    write_held(result, held_from, held, held_to - held_from, True)
+    simd.keep((down_table, across_table, sums_scratch, targets_table, slices_table, units_table, held_array))

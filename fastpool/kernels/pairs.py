@@ -22,8 +22,8 @@ from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, pla
 from fastpool.kernels.hold import HELD, is_far, make_room, write_held
 from fastpool.kernels.launch import Kernel
 
-#: So many vectors are looked up, at most.
-STEPS = 1 << 8
+#: So many vectors are looked up, at most; or, of what is held back, so many.
+STEPS, HELD_STEPS = 1 << 8, 1 << 6
 
 
 @inline
@@ -32,8 +32,11 @@ def clear(d, x, first, last):
     zero = simd.splat(d, 0)
     lanes = simd.lanes(d)
     for i in range(last - lanes, first - 1, -lanes):
+        simd.rolled()  # a call of memset may write past the caches, which takes four times as long
         simd.store(x, i, zero)
-    simd.store_before(x, first, zero, min(last, first + (last - first) % lanes))
+    rest = (last - first) % lanes
+    if rest > 0:  # a store of nothing waits for its line as any other does
+        simd.store_before(x, first, zero, first + rest)
 
 
 class Steps(NamedTuple):
@@ -93,7 +96,10 @@ def route(of_pixels: bool) -> Kernel:
         vectors = w.output * each if of_pixels else ceil_div(piece, lanes)
         high = min(h.places, h.stride)  # by a line of windows: a single one may be higher than the plane
         long = not of_pixels and h.stride * ceil_div(out_line, lanes) > STEPS
-        most = max(1, min(h.output, STEPS // (h.stride * vectors))) if given.row_step == out_line and not long else 1
+        far = is_far(geometry)
+        most = max(1, min(h.output, (HELD_STEPS if far else STEPS) // (h.stride * vectors)))
+        if long or given.row_step != out_line:
+            most = 1
         count = vectors if long else high * vectors
         table = np.empty((3, most * count), np.int64)
         steps = Steps(simd.pointer(table), simd.pointer(table[1:]), simd.pointer(table[2:]))
@@ -107,11 +113,10 @@ def route(of_pixels: bool) -> Kernel:
                 steps.froms[i], to = number * out_line + j, 2 * j
             steps.tos[i] = (number * h.stride + phase) * line + to
             steps.places[i] = -phase * w.places
-        far = is_far(geometry)
         # What is held back: all that is far, and the last rows, over whose end there is nothing to run.
         room = 2 * piece if long else max(HELD, most * h.stride * line)
         spare = 2 * max(lanes, channels) if of_pixels else 2 * lanes
-        held_array = np.empty(room + spare, dx.dtype)
+        held_array = np.empty(room + spare + simd.BYTES, dx.dtype)
         held, holding, held_from = simd.pointer(held_array), far and not long, start * line
         # Counted on, as a division takes as long as a short row.
         number, y = start // h.input, start % h.input
@@ -274,7 +279,7 @@ def collect(odd: bool, long: bool) -> Kernel:
         edges = simd.pointer(edge_table)
         # And over the ends of rows, into what is written next. What is far is held back, and the last rows are.
         far = is_far(geometry)
-        held_array = np.empty(HELD + 2 * (piece + 2 * lanes), dx.dtype)
+        held_array = np.empty(HELD + 2 * (piece + 2 * lanes) + simd.BYTES, dx.dtype)
         held, holding, held_from = simd.pointer(held_array), far, start * w.input
         into, limit = start * w.input, stop * w.input
         row, plane, y = start, start // rows, start % rows
