@@ -13,21 +13,23 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
-from fastpool.kernels.hold import FAR, is_far
+from fastpool.kernels.hold import FAR, HELD, hold_row, is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
 
-#: Sheets have about so many bytes, or twice as many if they are all columns of a plane.
+#: Sheets have about so many bytes, or twice as many if they are all columns of a plane; of what is far from any cache,
+#: half of that: to write it shall not keep from reading on.
 SHEET = 1 << 15
 #: Sums of short rows have about so many bytes.
 SUMS = 1 << 14
 #: So many columns are read at a time: each is a stream, and more than a CPU follows take three times as long.
 STREAMS = 12
-#: Of so few in all, so many elements are asked for ahead: CPUs begin too late to do it by themselves.
-FEW, AHEAD = 5, 1 << 9
-#: Small planes have fewer elements, so that 16 bits tell which.
-SMALL = 1 << 15
+#: So many elements are asked for ahead, or a plane, and so many more of a batch's, in .4 to .9 of the time: CPUs begin
+#: too late to do it by themselves.
+AHEAD, BESIDE = 1 << 9, 1 << 7
+#: Small planes have fewer elements, so that 16 bits tell which; what is so many ahead of them is asked for.
+SMALL, PLANES_AHEAD = 1 << 15, 1 << 11
 #: So many elements, and columns, of several small planes are listed.
 LISTED = 1 << 13
 #: Of kernels so wide, the masks of all columns fit L2.
@@ -142,7 +144,8 @@ def unfold(start, stop, geometry, x, cols):
     lanes = simd.lanes(d)
     source, blocks = layout(x), layout(cols)
     image, result = simd.pointer(x), simd.pointer(cols)
-    elements = SHEET // (x.itemsize * w.places)
+    far = is_far(geometry)
+    elements = (SHEET // 2 if far else SHEET) // (x.itemsize * w.places)
     reach = (h.places - 1) * h.dilation
     extra, phases = reach // h.stride, min(h.stride, reach + 1)
     # Rows that places down share are dealt once, others for each place.
@@ -168,7 +171,7 @@ def unfold(start, stop, geometry, x, cols):
     # Of short runs, those that are side by side in the result are written one after the other.
     beside = LONG if blocks.row_step > blocks.inner_step else LONG // 2 if z.output > 1 else 0
     by_taps = h.output * w.output < beside
-    asking, far = blocks.nbytes >= FAR, is_far(geometry)
+    asking = blocks.nbytes >= FAR
     slice_step = h.input * source.row_step
     row = start
     while row < stop:
@@ -304,12 +307,13 @@ def unfold_small(abreast: bool) -> Kernel:
     def body(start, stop, geometry, x, cols):
         """Fill the columns of the output rows from start to stop, as `unfold` does."""
         z, h, w = axes(geometry)
+        d = simd.tag(x)
         source, blocks = layout(x), layout(cols)
         image, result = simd.pointer(x), simd.pointer(cols)
         size, taps, lines = z.input * h.input * w.input, z.places * h.places * w.places, z.output * h.output
         outputs = lines * w.output
         most = planes_in_a_table(blocks, outputs, max(taps * outputs, 1 + size)) if abreast else 1
-        pitch = most * outputs
+        pitch, later = most * outputs, max(1, PLANES_AHEAD // size)
         # What is on padding is the element before the first, which is zero.
         plane_scratch, table = np.zeros(most * (1 + size), x.dtype), np.zeros(taps * pitch, np.int16)
         elements, elements_of = simd.pointer(plane_scratch), simd.pointer(table)
@@ -335,6 +339,7 @@ def unfold_small(abreast: bool) -> Kernel:
             for i in range(count):
                 at = plane_offset(source, plane + i)
                 take(simd.offset(elements, i * (1 + size)), size, w.input, image, at, source.row_step)
+                ask(d, image, plane_offset(source, plane + i + later), size)
             if last - first == blocks.row_step == pitch:
                 for i in range(taps * pitch):
                     result[into + i] = elements[elements_of[i]]
@@ -420,9 +425,12 @@ def _interleave(places: int) -> Any:
     """Return `interleave` for so many runs, which the compiler has to know."""
 
     @inline
-    def interleave(d, source, offset, pitch, count, into, at):
+    def interleave(d, source, offset, pitch, count, into, at, ahead):
         for i in range(0, count, simd.lanes(d)):
             simd.rolled()
+            if ahead > 0:
+                for k in range(places):
+                    simd.prefetch(source, offset + ahead + k * pitch + i)
             simd.store_in_turn(into, at + places * i, d, source, offset + i, pitch, places)
 
     return interleave
@@ -432,10 +440,10 @@ interleave_2, interleave_3, interleave_4, interleave_5, interleave_6, interleave
 
 
 @inline
-def interleave(d, source, offset, pitch, places, step, count, end, into, at):
+def interleave(d, source, offset, pitch, places, step, count, end, into, at, ahead):
     """Write `count` elements of each of `places` runs, `pitch` apart, in turn to `into` from `at` on, and more behind.
 
-    Those of one run get `step` apart. Nothing is read from `end` on.
+    Those of one run get `step` apart. Nothing is read from `end` on. What is `ahead`, if that is not 0, is asked for.
     """
     few = simd.narrowed(d, 2)
     if places < step or places == 1 or places > 7 or offset + (places - 1) * pitch + count + simd.lanes(few) > end:
@@ -444,28 +452,29 @@ def interleave(d, source, offset, pitch, places, step, count, end, into, at):
                 simd.rolled()
                 into[at + i * step + k] = simd.load_scalar(source, offset + k * pitch + i)
     elif places == 2:
-        interleave_2(few, source, offset, pitch, count, into, at)
+        interleave_2(few, source, offset, pitch, count, into, at, ahead)
     elif places == 3:
-        interleave_3(few, source, offset, pitch, count, into, at)
+        interleave_3(few, source, offset, pitch, count, into, at, ahead)
     elif places == 4:
-        interleave_4(few, source, offset, pitch, count, into, at)
+        interleave_4(few, source, offset, pitch, count, into, at, ahead)
     elif places == 5:
-        interleave_5(few, source, offset, pitch, count, into, at)
+        interleave_5(few, source, offset, pitch, count, into, at, ahead)
     elif places == 6:
-        interleave_6(few, source, offset, pitch, count, into, at)
+        interleave_6(few, source, offset, pitch, count, into, at, ahead)
     else:
-        interleave_7(few, source, offset, pitch, count, into, at)
+        interleave_7(few, source, offset, pitch, count, into, at, ahead)
 
 
 @inline
-def add_run(d, columns, at, shift, sums, into, count, mask):
+def add_run(d, columns, at, shift, sums, into, count, mask, ahead):
     """Add `count` elements, `shift` further right, or zero where the mask has none, to the sums, in which vectors are
-    aligned as always. The mask begins a vector before the first element.
+    aligned as always. The mask begins a vector before the first element. What is so far ahead is asked for.
     """
     lanes = simd.lanes(d)
     first, last = max(0, shift), count + min(0, shift)
     for j in range(into // lanes * lanes, into + count, lanes):
         i = j - into
+        simd.prefetch(columns, at - shift + i + ahead)
         v = simd.load_between(d, columns, at - shift + i, first - i, last - i)
         simd.store(sums, j, simd.load(d, sums, j) + simd.cut(v, simd.load(d, mask, i + lanes)))
 
@@ -491,7 +500,7 @@ def join(start, stop, geometry, cols, dx):
     d = simd.tag(cols)
     lanes = simd.lanes(d)
     blocks = layout(cols)
-    columns, result = simd.pointer(cols), simd.pointer(dx)
+    columns, result, asking = simd.pointer(cols), simd.pointer(dx), blocks.nbytes >= FAR
     zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
     placed = layout(dx)
     step = max(w.stride, w.places)  # a single window has no stride
@@ -506,8 +515,9 @@ def join(start, stop, geometry, cols, dx):
         simd.store(joined, i, zero)
     # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
     far = not cut and SHORTEST <= w.input <= JOINED and is_far(geometry)
-    held_array = np.empty(JOINED + lanes if far else 0, dx.dtype)
-    held, held_from, holding = simd.pointer(held_array), 0, 0
+    room_held = max(HELD, w.input)
+    held_array = np.empty(room_held + simd.BYTES + lanes if far else 0, dx.dtype)
+    held, held_from, held_to = simd.pointer(held_array), 0, 0
     row = start
     while row < stop:
         number, y = row // h.input % z.input, row % h.input
@@ -522,13 +532,21 @@ def join(start, stop, geometry, cols, dx):
         source = plane_offset(blocks, row // h.input // z.input)
         source += number % z.stride * h.places * w.places * blocks.row_step
         source += (number // z.stride * h.output + line) * w.output
+        # What is joined next: more of these columns, or, behind them, those of the next plane.
+        ahead = 0
+        if asking:
+            ahead = given * w.output
+            if line + given >= h.output:
+                ahead = h.places * w.places * blocks.row_step - line * w.output
         first = 0
         while first < w.output:
             some = min(piece, w.output - first)
             width = some * step
             at = source + first
             for i in range(h.places if given > 0 else 0):
-                interleave(d, columns, at, blocks.row_step, w.places, step, given * some, blocks.end, joined, i * room)
+                interleave(
+                    d, columns, at, blocks.row_step, w.places, step, given * some, blocks.end, joined, i * room, ahead
+                )
                 at += w.places * blocks.row_step
             # Rows that are cut are not written in their order; behind the last windows of a row is nothing.
             behind_row = w.input - first * step
@@ -538,11 +556,9 @@ def join(start, stop, geometry, cols, dx):
             for _ in range(row, behind):
                 to, end = result, into + behind_row if cut else limit
                 if far:
-                    if into != held_from + holding or holding + w.input > JOINED:
-                        simd.stream(result, held_from, held, 0, holding)
-                        held_from, holding = into, 0
-                    to, end = simd.offset(held, -held_from), into + w.input + lanes
-                    holding += w.input
+                    held_from = hold_row(result, held, held_from, held_to, into, w.input, room_held)
+                    held_to = into + w.input
+                    to, end = simd.offset(held, -held_from), held_to + lanes
                 if phase < h.places and count > 0:
                     for i in range(0, width, lanes):
                         simd.rolled()
@@ -563,7 +579,7 @@ def join(start, stop, geometry, cols, dx):
                     count -= 1
             first += some
         row = behind
-    simd.stream(result, held_from, held, 0, holding)
+    write_held(result, held_from, held, held_to - held_from, True)
     simd.keep((joined_scratch, held_array))
 
 
@@ -573,7 +589,7 @@ def join_small(abreast: bool) -> Kernel:
 
     It does what `join` does where planes are so small that a table says which column each element is. That costs two
     loads and a store an element: of maps of 7 x 7, windows of 2 x 2 take a quarter of the time. For col2im, that of
-    some planes takes .15 to .9 of the time of one by one.
+    some planes takes .15 to .9 of the time of one by one. What is asked for ahead takes half the time, from memory.
     """
 
     def body(start, stop, geometry, cols, dx):
@@ -581,11 +597,12 @@ def join_small(abreast: bool) -> Kernel:
         z, h, w = axes(geometry)
         blocks, placed = layout(cols), layout(dx)
         columns, result = simd.pointer(cols), simd.pointer(dx)
-        nothing = simd.scalar(simd.tag(cols), 0)
+        d = simd.tag(cols)
+        nothing = simd.scalar(d, 0)
         size, taps = z.input * h.input * w.input, z.places * h.places * w.places
         outputs = z.output * h.output * w.output
         most = planes_in_a_table(blocks, outputs, (taps + 1) * outputs) if abreast else 1
-        pitch = most * outputs
+        pitch, later = most * outputs, max(1, PLANES_AHEAD // size)
         # What no window covers is in a column behind the last, which is zero.
         block_scratch, table = np.zeros((taps + 1) * pitch, cols.dtype), np.full(size, taps * pitch, np.int16)
         elements, elements_of = simd.pointer(block_scratch), simd.pointer(table)
@@ -607,6 +624,7 @@ def join_small(abreast: bool) -> Kernel:
             runs, length = (1, taps * run) if run == blocks.row_step == pitch else (taps, run)
             for k in range(runs):
                 simd.copy(elements, k * pitch, columns, at + k * blocks.row_step, length)
+                ask(d, columns, plane_offset(blocks, plane + later) + k * blocks.row_step, length)
             for i in range(count):
                 into, from_plane = plane_offset(placed, plane + i), simd.offset(elements, i * outputs)
                 for j in range(first, last):
@@ -647,6 +665,8 @@ def accumulate_short(start, stop, geometry, cols, dx):
     sums = simd.aligned(simd.pointer(sums_scratch))
     zero = simd.splat(d, 0)
     asking = blocks.nbytes >= FAR
+    # Of a batch, the columns of planes are beside each other: CPUs ask for the nearest by themselves.
+    beside = BESIDE if blocks.inner_step < blocks.row_step else 0
     # The places of the kernel that some window has on the input.
     above = max(0, ceil_div(h.before - (h.output - 1) * h.stride, h.dilation))
     tall = max(0, h.kernel - above)
@@ -708,12 +728,13 @@ def accumulate_short(start, stop, geometry, cols, dx):
                         into += unit
                         continue
                     at_unit = slice_at[u] + at
-                    if asking:
-                        ask(d, columns, at_unit + ahead, (end - top) * w.output)
                     if joined:
                         mask = simd.offset(masks, j * line)
-                        add_run(d, columns, at_unit, shift, sums, into, (end - top) * pitch, mask)
+                        beyond = ahead + beside if asking else 0
+                        add_run(d, columns, at_unit, shift, sums, into, (end - top) * pitch, mask, beyond)
                     else:
+                        if asking:
+                            ask(d, columns, at_unit + ahead, (end - top) * w.output)
                         add_rows(d, columns, at_unit - shift, w.output, sums, into, pitch, end - top, begin, behind)
                     into += unit
         base, limit = result_of(placed, plane, z.input * h.input, stop)
@@ -784,8 +805,10 @@ def accumulate(start, stop, geometry, cols, dx):
         slices = meet(z, row // h.input % z.input, slice_step, h.output * w.output, plane_at, slice_at, 0)
         bottom = min(h.input, top + most, top + stop - row)
         ahead = 0
-        if asking and z.kernel * h.kernel * w.kernel <= FEW:
-            ahead = plane_offset(blocks, plane + 1) - plane_at if bottom - top == h.input else AHEAD
+        if asking:
+            ahead = AHEAD
+            if bottom == h.input:
+                ahead = plane_offset(blocks, plane + 1) - plane_at - top // h.stride * w.output
         for left in range(0, places, piece):
             right = min(places, left + piece)
             for begin in range(0, max(1, slices * h.kernel), group):
@@ -841,6 +864,7 @@ def accumulate(start, stop, geometry, cols, dx):
             for y in range(top, bottom):
                 into = base + (row + y - top) * w.input + left * w.stride
                 count = min(w.input - left * w.stride, piece * w.stride)
+                ask(d, result, into + 2 * AHEAD, count if asking else 0)
                 deal_out(d, simd.offset(sums, (y - top) * piece), size, w.stride, result, into, count, limit)
         row += bottom - top
     simd.keep((tables, slice_table, down_tables, sums_scratch))
