@@ -79,6 +79,8 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
                 for j in range(part.vectors if long else 1):
                     simd.rolled()
                     at, target = offset + j * part.step * stride, into + j * part.step
+                    if stride == 1:
+                        simd.prefetch(values, target + rows.AHEAD)
                     total = zero
                     for i in range(count):
                         there = at + i * slice_step

@@ -128,13 +128,15 @@ def bring_back(d, blocked, size, count, planes, at):
 
 
 @inline
-def write(d, blocked, size, count, planes, result, first, stop):
-    """Write `count` planes from the first on to a result, by way of scratch, `planes`, near the end of what is ours."""
+def write(d, blocked, size, count, planes, result, first, stop, far):
+    """Write `count` planes from the first on to a result: by way of scratch, `planes`, near the end of what is ours, or
+    what is far from any cache, which takes .6 to .9 of the time, and of what is near 1.0 to 1.1.
+    """
     at, end = first * size, stop * size
-    if simd.alike(result, planes) is not None and at + count * size + simd.lanes(d) <= end:
+    if not far and simd.alike(result, planes) is not None and at + count * size + simd.lanes(d) <= end:
         bring_back(d, blocked, size, count, simd.sums(result, planes), at)
     else:
-        write_held_back(d, blocked, size, count, planes, result, first, stop, False)
+        write_held_back(d, blocked, size, count, planes, result, first, stop, far)
 
 
 @inline
@@ -191,9 +193,10 @@ def sweep(start, stop, geometry, x, y, argmax, d, dp, reduce, more):
                     given,
                 )  # fmt: skip
                 out += 1
-        write(d, result, outputs, count, planes, simd.pointer(y), plane, stop)
+        write(d, result, outputs, count, planes, simd.pointer(y), plane, stop, is_far(geometry))
         if argmax is not None:
-            write(dp, result_at, outputs, count, simd.pointer(planes_at_scratch), simd.pointer(argmax), plane, stop)
+            planes_at = simd.pointer(planes_at_scratch)
+            write(dp, result_at, outputs, count, planes_at, simd.pointer(argmax), plane, stop, False)
     simd.keep((tables, counts_table, scratch, blocked_scratch, result_scratch, at_scratch, planes_at_scratch))
 
 

@@ -12,7 +12,17 @@ from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout
 from fastpool.kernels.launch import Kernel
-from fastpool.kernels.rows import ask, complete, rows_alike, stacked, sweep, sweep_reduced, sweep_slices, window_slices
+from fastpool.kernels.rows import (
+    AHEAD,
+    ask,
+    complete,
+    rows_alike,
+    stacked,
+    sweep,
+    sweep_reduced,
+    sweep_slices,
+    window_slices,
+)
 
 
 @inline
@@ -121,6 +131,8 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
                     simd.rolled()
                     at, target = offset + j * part.step * stride, into + j * part.step
                     if positions is None:
+                        if stride == 1:
+                            simd.prefetch(values, target + AHEAD)
                         v = simd.load_where(part.inside, part.all_inside, lowest, elements, at)
                         seen = seen + v
                         for i in range(count):

@@ -20,7 +20,7 @@ from fastpool.kernels.flat import BAND, RUN, in_bands, sweep
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, places_inside
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.max_pool import larger, outranks
-from fastpool.kernels.rows import high
+from fastpool.kernels.rows import ask_vector, high
 from fastpool.kernels.tile import fill
 from fastpool.window import Window
 
@@ -109,8 +109,7 @@ def passes(d, dp, s, run, h, w, values, positions, careful, join, finish, more):
     `join(v, at, other, other_at, positions, careful)` returns what two vectors are reduced to, and, if positions are
     wanted, the position of that; `finish(d, v, i, row, more)` what is written of it, in column i of a plane's row.
     """
-    line = w.input
-    reduce_across(d, dp, s, run.low // line, run.high // line, w, positions, careful, join)
+    reduce_across(d, dp, s, run, w, values, positions, careful, join)
     row, size = run.begin, h.places * h.dilation
     while row < run.end:
         out = row % h.input
@@ -124,12 +123,15 @@ def passes(d, dp, s, run, h, w, values, positions, careful, join, finish, more):
 
 
 @inline
-def reduce_across(d, dp, s, first, last, w, positions, careful, join):
-    """Spread rows from the first to the last, and reduce them across."""
+def reduce_across(d, dp, s, run, w, values, positions, careful, join):
+    """Spread rows, and reduce them across. Those that come next, and the results, are asked for."""
     lanes, line = simd.lanes(d), w.input
+    first, last, shift = run.low // line, run.high // line, run.begin * line - run.low
     for row in range(first, last):
         into = row * s.pitch
         for i in range(0, line, lanes):
+            ask_vector(d, run.ahead, row * line + i - run.low)
+            ask_vector(d, values, shift + row * line + i)
             simd.store_before(s.spread, into + i, simd.load(d, s.taken, row * line + i), into + line)
     for i in range(first * s.pitch, (last - 1) * s.pitch + line, lanes):
         source = i - w.before + s.near * w.dilation
