@@ -44,7 +44,7 @@ KEPT = 1 << 19
 ROWS = 4
 #: Of arrays that are far, what the next row of windows is the first to read is asked for, if so many elements are from
 #: one to the next, which leaves some of L2; of longer rows, what is so many elements ahead: .4 to .9 of the time.
-NEXT, AHEAD = 1 << 14, 1 << 9
+NEXT, AHEAD = 3 << 13, 1 << 10
 #: Where rows are kept, and of gradients, what is so many elements ahead; and what will be written so many elements
 #: later: .3 to .9 of the time.
 AHEAD_ROWS, AHEAD_BACK = 1 << 11, 1 << 10
