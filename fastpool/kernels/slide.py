@@ -28,6 +28,8 @@ from fastpool.window import Window
 WIDE = 48
 #: Rows of so many elements, times the rows and columns of windows, take less time by `fastpool.kernels.flat`.
 NARROW = 1 << 8
+#: Bands have so many times the rows of those of `fastpool.kernels.flat`, as high windows have more of them in common.
+HIGHER = 2
 #: So many vectors are reduced at a time: more would be emptier behind the ends of rows.
 VECTORS = 2
 
@@ -74,7 +76,7 @@ def scratch(h, w, d, dp, size, wanted, least):
     """Make scratch for reducing an array of so many elements; return that, and its arrays."""
     lanes, line = simd.lanes(d), w.input
     band = in_bands(ONE, h, w)
-    height = BAND // line if band else max(1, min(RUN, size) // (h.input * line)) * h.input
+    height = HIGHER * BAND // line if band else max(1, min(RUN, size) // (h.input * line)) * h.input
     rows = height + ((h.places - 1) * h.dilation if band else 0)
     # Places as far away as rows are long, no column has.
     near = max(0, ceil_div(w.before - line + 1, w.dilation))
