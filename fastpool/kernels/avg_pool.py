@@ -367,7 +367,7 @@ def avg_pool_backward(start, stop, geometry, dy, heights, widths, dx):
     # What is far from any cache is held back, to be written past them in long runs; else it is asked for.
     far = is_far(geometry) and columns == 0 and piece == places and not apart
     room_held = max(HELD, w.input)
-    held_array = np.empty(room_held + simd.BYTES + 2 * w.stride * lanes if far else 0, dx.dtype)
+    held_array = np.empty(room_held + simd.BYTES + lanes if far else 0, dx.dtype)
     held, held_from, held_to = simd.pointer(held_array), 0, 0
     asking = columns > 0 and dx.nbytes >= ASKED
     row = start
