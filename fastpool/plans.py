@@ -37,7 +37,9 @@ Array = np.ndarray[Any, Any]
 #: Rows of so few windows fill vectors worse than scalar code takes for them.
 NARROW = 4
 #: Rows of so many windows, or elements, of lines, planes and volumes are sooner laid out one by one, if there are some.
-NARROW_UNFOLDED, NARROW_FOLDED, ALIKE = (64, 10, 10), (64, 15, 15), 8
+NARROW_UNFOLDED, ALIKE = (64, 10, 10), 8
+#: So are rows of so many elements if windows are next to each other, or if there are gaps between them.
+NARROW_FOLDED, NARROW_APART = 10, 24
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
 SHORT = 32
 #: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side;
@@ -380,7 +382,7 @@ def unfolding(
         x, cols = Given(shape, moved, (1, 0, 2, 3)), Given((c, w.taps, n, length), moved, (0, 2, 1, 3))
         result = rows, n * length
     rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
-    small = _one_by_one(w, n * c, w.output, NARROW_UNFOLDED)
+    small = _one_by_one(w, n * c) and w.output[-1] <= NARROW_UNFOLDED[len(w.output) - 1]
     kernel = columns.unfold_small(batch) if small else columns.unfold
     return Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
 
@@ -465,10 +467,9 @@ def _from_first(w: Window) -> bool:
     return w.side_by_side and not any(before for before, _ in w.padding)
 
 
-def _one_by_one(w: Window, planes: int, length: tuple[int, ...], most: tuple[int, ...]) -> bool:
-    """Whether planes are so small, and their rows so short, that elements are sooner laid out one by one."""
-    small = prod(w.input) < columns.SMALL and prod(w.output) * w.taps < columns.SMALL
-    return small and planes >= ALIKE and length[-1] <= most[len(w.input) - 1]
+def _one_by_one(w: Window, planes: int) -> bool:
+    """Whether planes are so small, and so many, that short rows of them are sooner laid out one by one."""
+    return prod(w.input) < columns.SMALL and prod(w.output) * w.taps < columns.SMALL and planes >= ALIKE
 
 
 def _in_route(w: Window, channels: int, nbytes: int) -> bool:
@@ -499,7 +500,8 @@ def _sums(w: Window, planes: int, dtype: np.dtype[Any], batch: int | None = None
     overlap, narrow = not _from_first(w) or prod(w.input) <= TINY, w.output[-1] <= NARROW
     if overlap and (narrow or batch is None or batch >= BATCH) and blocked.sums(w, planes, _computed(dtype)):
         return blocked.accumulate_blocked
-    if _from_first(w) and _one_by_one(w, planes, w.input, NARROW_FOLDED):
+    narrowest = NARROW_FOLDED if w.stride[-1] <= w.kernel_size[-1] else NARROW_APART
+    if _from_first(w) and w.input[-1] <= narrowest and _one_by_one(w, planes):
         return columns.join_small(batch is not None)
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
         return columns.join

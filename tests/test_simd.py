@@ -648,7 +648,7 @@ def test_elements_apart(dtype, stride):
     @njit
     def in_turn(array, pitch, result):
         d = simd.narrowed(simd.tag(array), 2)
-        simd.store_in_turn(simd.pointer(result), 1, d, simd.pointer(array), 1, pitch, stride)
+        simd.store_in_turn(simd.pointer(result), 1, d, simd.pointer(array), 1, pitch, stride, None)
 
     lanes = lanes_of(dtype) // 2
     array = memory(dtype, stride * lanes + 64)
@@ -661,6 +661,20 @@ def test_elements_apart(dtype, stride):
     expected = [runs[1 + p * (lanes + 5) :][:lanes] for p in range(stride)]
     same_bytes(result[1:-1], np.stack(expected, axis=1).ravel())
     assert result[0] == result[-1] == 0
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_elements_of_runs_are_added_to_zero_in_turn(dtype):
+    @njit
+    def in_turn(array, result):
+        d = simd.narrowed(simd.tag(array), 4)
+        simd.store_in_turn(simd.pointer(result), 0, d, simd.pointer(array), 0, simd.lanes(d), 3, simd.splat(d, 0))
+
+    runs = np.full((3, lanes_of(np.dtype(dtype)) // 4), -0.0, dtype)
+    runs[:, 0] = 1, 2, 3
+    result = np.full(runs.size, 77, dtype)
+    in_turn(runs.ravel(), result)
+    same_bytes(result, (runs + np.zeros_like(runs)).T.ravel())
 
 
 @pytest.mark.parametrize("part", [1, 2, 4])

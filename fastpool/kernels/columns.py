@@ -15,6 +15,7 @@ from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.hold import FAR, HELD, hold_row, is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel
+from fastpool.kernels.pairs import clear
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
 
@@ -25,10 +26,10 @@ SHEET = 1 << 15
 SUMS = 1 << 14
 #: So many columns are read at a time: each is a stream, and more than a CPU follows take three times as long.
 STREAMS = 12
-#: So many elements are asked for ahead, or a plane, and so many more of a batch's, in .4 to .9 of the time: CPUs begin
-#: too late to do it by themselves.
-AHEAD, BESIDE = 1 << 9, 1 << 7
-#: Small planes have fewer elements, so that 16 bits tell which; what is so many ahead of them is asked for.
+#: So many elements are asked for ahead, or a plane that is no further, and so many more of a batch's, in .4 to .9 of
+#: the time: CPUs begin too late to do it by themselves.
+AHEAD, FURTHEST, BESIDE = 1 << 9, 1 << 13, 1 << 7
+#: Small planes have fewer elements, so that 16 bits tell which; what is about so many ahead of them is asked for.
 SMALL, PLANES_AHEAD = 1 << 15, 1 << 11
 #: So many elements, and columns, of several small planes are listed.
 LISTED = 1 << 13
@@ -100,8 +101,8 @@ def deal(d, x, offset, row_step, stride, rows, width, left, right, end, into, at
 
 
 @inline
-def clear(d, into, first, last):
-    """Set the elements from `first` to before `last` to zero."""
+def clear_few(d, into, first, last):
+    """Set some elements to zero, from `first` to before `last`."""
     for i in range(first, last):
         simd.rolled()
         into[i] = simd.scalar(d, 0)
@@ -236,8 +237,8 @@ def unfold(start, stop, geometry, x, cols):
                                 left, right, source.end, sheet, into,
                             )  # fmt: skip
                             for _ in range(rows if left > 0 or right < width else 0):
-                                clear(d, sheet, into, into + left)
-                                clear(d, sheet, into + right, into + width)
+                                clear_few(d, sheet, into, into + left)
+                                clear_few(d, sheet, into + right, into + width)
                                 into += width
                             into = behind - (count + more - bottom) * width
                             fill(d, sheet, into, (count + more - bottom) * width, simd.splat(d, 0))
@@ -391,9 +392,9 @@ def deal_out(d, phases, pitch, stride, result, into, count, limit):
         some = simd.lanes(few)
         while stride <= 4 and done * stride < count and into + (done + some) * stride <= limit:
             if stride == 3:
-                simd.store_in_turn(result, into + 3 * done, few, phases, done, pitch, 3)
+                simd.store_in_turn(result, into + 3 * done, few, phases, done, pitch, 3, None)
             else:
-                simd.store_in_turn(result, into + 4 * done, few, phases, done, pitch, 4)
+                simd.store_in_turn(result, into + 4 * done, few, phases, done, pitch, 4, None)
             done += some
         for phase in range(stride):
             for i in range(done, ceil_div(count - phase, stride)):
@@ -425,13 +426,27 @@ def _interleave(places: int) -> Any:
     """Return `interleave` for so many runs, which the compiler has to know."""
 
     @inline
-    def interleave(d, source, offset, pitch, count, into, at, ahead):
-        for i in range(0, count, simd.lanes(d)):
-            simd.rolled()
-            if ahead > 0:
+    def interleave_runs(d, source, offset, pitch, lines, count, to, into, line, ahead):
+        zero, last = simd.splat(d, 0), count - simd.lanes(d)
+        for _ in range(lines):
+            for i in range(0, count, simd.lanes(d)):
+                simd.rolled()
+                j = min(i, last)  # the last vector overlaps the one before: nothing is written behind the row
                 for k in range(places):
-                    simd.prefetch(source, offset + ahead + k * pitch + i)
-            simd.store_in_turn(into, at + places * i, d, source, offset + i, pitch, places)
+                    simd.prefetch(source, offset + ahead + k * pitch + j)
+                simd.store_in_turn(to, into + places * j, d, source, offset + j, pitch, places, zero)
+            offset += count
+            into += line
+
+    @inline
+    def interleave(d, source, offset, pitch, lines, count, to, into, line, ahead):
+        half, quarter = simd.narrowed(d, 2), simd.narrowed(d, 4)
+        if count >= simd.lanes(d):
+            interleave_runs(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        elif count >= simd.lanes(half):
+            interleave_runs(half, source, offset, pitch, lines, count, to, into, line, ahead)
+        else:
+            interleave_runs(quarter, source, offset, pitch, lines, count, to, into, line, ahead)
 
     return interleave
 
@@ -440,29 +455,33 @@ interleave_2, interleave_3, interleave_4, interleave_5, interleave_6, interleave
 
 
 @inline
-def interleave(d, source, offset, pitch, places, step, count, end, into, at, ahead):
-    """Write `count` elements of each of `places` runs, `pitch` apart, in turn to `into` from `at` on, and more behind.
+def interleave(d, source, offset, pitch, places, step, lines, count, to, into, line, ahead):
+    """Write `lines` rows, a line apart: `count` elements of each of `places` runs, `pitch` apart, in turn.
 
-    Those of one run get `step` apart. Nothing is read from `end` on. What is `ahead`, if that is not 0, is asked for.
+    Those of one run get `step` apart; nothing is written between them. What is `ahead` is asked for.
     """
-    few = simd.narrowed(d, 2)
-    if places < step or places == 1 or places > 7 or offset + (places - 1) * pitch + count + simd.lanes(few) > end:
-        for k in range(places):
-            for i in range(count):
-                simd.rolled()
-                into[at + i * step + k] = simd.load_scalar(source, offset + k * pitch + i)
+    if places < step or places == 1 or places > 7 or count < simd.lanes(simd.narrowed(d, 4)):
+        nothing = simd.scalar(d, 0)
+        for _ in range(lines):
+            for k in range(places):
+                for i in range(count):
+                    simd.rolled()
+                    v = simd.load_scalar(source, offset + k * pitch + i) + nothing
+                    simd.store_scalar(to, into + i * step + k, v)
+            offset += count
+            into += line
     elif places == 2:
-        interleave_2(few, source, offset, pitch, count, into, at, ahead)
+        interleave_2(d, source, offset, pitch, lines, count, to, into, line, ahead)
     elif places == 3:
-        interleave_3(few, source, offset, pitch, count, into, at, ahead)
+        interleave_3(d, source, offset, pitch, lines, count, to, into, line, ahead)
     elif places == 4:
-        interleave_4(few, source, offset, pitch, count, into, at, ahead)
+        interleave_4(d, source, offset, pitch, lines, count, to, into, line, ahead)
     elif places == 5:
-        interleave_5(few, source, offset, pitch, count, into, at, ahead)
+        interleave_5(d, source, offset, pitch, lines, count, to, into, line, ahead)
     elif places == 6:
-        interleave_6(few, source, offset, pitch, count, into, at, ahead)
+        interleave_6(d, source, offset, pitch, lines, count, to, into, line, ahead)
     else:
-        interleave_7(few, source, offset, pitch, count, into, at, ahead)
+        interleave_7(d, source, offset, pitch, lines, count, to, into, line, ahead)
 
 
 @inline
@@ -479,12 +498,8 @@ def add_run(d, columns, at, shift, sums, into, count, mask, ahead):
         simd.store(sums, j, simd.load(d, sums, j) + simd.cut(v, simd.load(d, mask, i + lanes)))
 
 
-#: So many elements are joined at a time.
+#: Rows of windows are joined some at a time, of so many elements; longer rows are not held back.
 JOINED = 1 << 12
-#: Of long rows no fewer windows are.
-PIECE = 1 << 8
-#: Rows of fewer elements take longer to hold back than that spares.
-SHORTEST = 1 << 5
 
 
 @kernel()
@@ -493,94 +508,71 @@ def join(start, stop, geometry, cols, dx):
 
     cols has the shape (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
-    This is for windows side by side from the first element on: every element has one. Some rows of windows are joined
-    as if they were one, however short they are, and copied to their places from cache.
+    This is for windows side by side from the first element on: every element has one. The places of a row are shuffled
+    into each other, to where they belong; a row's last vector overlaps the one before, so that there is nothing left
+    over. This costs a load and a shuffle of every column and a store of every element.
     """
     z, h, w = axes(geometry)
     d = simd.tag(cols)
-    lanes = simd.lanes(d)
-    blocks = layout(cols)
-    columns, result, asking = simd.pointer(cols), simd.pointer(dx), blocks.nbytes >= FAR
-    zero, nothing = simd.splat(d, 0), simd.scalar(d, 0)
-    placed = layout(dx)
+    blocks, placed = layout(cols), layout(dx)
+    columns, result = simd.pointer(cols), simd.pointer(dx)
     step = max(w.stride, w.places)  # a single window has no stride
-    # Some rows at a time, or, of long ones, some windows.
-    piece = min(w.output, max(PIECE, JOINED // (h.places * step)))
-    cut = piece < w.output
-    most = max(1, JOINED // (h.places * piece * step))
-    room = (most * piece + 2 * lanes) * step
-    joined_scratch = simd.scratch(d, h.places * room)
-    joined = simd.pointer(joined_scratch)
-    for i in range(0, h.places * room - lanes, lanes):
-        simd.store(joined, i, zero)
+    wide, covered = w.places * blocks.row_step, w.output * step if w.places == step else 0
+    # The columns of one of the next planes are asked for, or of large ones what is so far ahead.
+    ahead = 0
+    if blocks.nbytes >= FAR:
+        ahead = plane_offset(blocks, 1)
+        if blocks.inner_step > blocks.row_step:
+            ahead *= max(1, PLANES_AHEAD // max(1, ahead))
+        if ahead > FURTHEST:
+            ahead = AHEAD
     # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
-    far = not cut and SHORTEST <= w.input <= JOINED and is_far(geometry)
-    room_held = max(HELD, w.input)
-    held_array = np.empty(room_held + simd.BYTES + lanes if far else 0, dx.dtype)
+    far = h.places * w.input <= JOINED and is_far(geometry)
+    room_held = max(HELD, h.places * w.input) if far else 0
+    held_array = np.empty(room_held + simd.BYTES, dx.dtype)
     held, held_from, held_to = simd.pointer(held_array), 0, 0
-    row = start
+    most = max(1, (HELD if far else JOINED) // (h.places * w.input)) if h.places == h.stride else 0
+    row, slice_, y = start, start // h.input, start % h.input
+    plane, number = slice_ // z.input, slice_ % z.input
     while row < stop:
-        number, y = row // h.input % z.input, row % h.input
-        base, limit = result_of(placed, row // h.input // z.input, z.input * h.input, stop)
-        line, first_phase = y // h.stride, y % h.stride
-        given = 0
-        if line < h.output and number < z.output * z.stride and number % z.stride < z.places:
-            given = min(most, h.output - line, ceil_div(first_phase + stop - row, h.stride))
+        into = plane_offset(placed, plane) + (number * h.input + y) * w.input
         behind = min(stop, row - y + h.input)
-        if line + given < h.output and given:
-            behind = min(behind, row - first_phase + given * h.stride)
-        source = plane_offset(blocks, row // h.input // z.input)
-        source += number % z.stride * h.places * w.places * blocks.row_step
-        source += (number // z.stride * h.output + line) * w.output
-        # What is joined next: more of these columns, or, behind them, those of the next plane.
-        ahead = 0
-        if asking:
-            ahead = given * w.output
-            if line + given >= h.output:
-                ahead = h.places * w.places * blocks.row_step - line * w.output
-        first = 0
-        while first < w.output:
-            some = min(piece, w.output - first)
-            width = some * step
-            at = source + first
-            for i in range(h.places if given > 0 else 0):
-                interleave(
-                    d, columns, at, blocks.row_step, w.places, step, given * some, blocks.end, joined, i * room, ahead
-                )
-                at += w.places * blocks.row_step
-            # Rows that are cut are not written in their order; behind the last windows of a row is nothing.
-            behind_row = w.input - first * step
-            rest = behind_row - width if first + some == w.output else 0
-            phase, place, count = first_phase, 0, given
-            into = base + row * w.input + first * step
-            for _ in range(row, behind):
-                to, end = result, into + behind_row if cut else limit
-                if far:
-                    held_from = hold_row(result, held, held_from, held_to, into, w.input, room_held)
-                    held_to = into + w.input
-                    to, end = simd.offset(held, -held_from), held_to + lanes
-                if phase < h.places and count > 0:
-                    for i in range(0, width, lanes):
-                        simd.rolled()
-                        v = simd.load(d, joined, phase * room + place + i) + zero
-                        simd.store_before(to, into + i, v, end)
-                    for i in range(into + width, into + width + rest):
-                        simd.rolled()
-                        simd.store_scalar(to, i, nothing)
-                elif first == 0:
-                    for i in range(into, into + w.input, lanes):
-                        simd.rolled()
-                        simd.store_before(to, i, zero, end)
-                into += w.input
-                phase += 1
-                if phase == h.stride:
-                    phase = 0
-                    place += width
-                    count -= 1
-            first += some
-        row = behind
+        line, phase = y // h.stride, y % h.stride
+        lines = h.output if number < z.output * z.stride and number % z.stride < z.places else 0
+        source = plane_offset(blocks, plane) + number % z.stride * h.places * wide
+        source += number // z.stride * h.output * w.output
+        while row < behind:
+            # Some rows of windows, or one of elements.
+            many, high = 1 if line < lines and phase < h.places else 0, 1
+            if phase == 0 and many * most > 0 and h.places <= behind - row:
+                many, high = min(most, lines - line), h.places
+                if behind == stop:
+                    many = min(many, (behind - row) // h.places)
+            rows, to, at = max(1, many * high), result, into
+            if far:
+                held_from = hold_row(result, held, held_from, held_to, into, rows * w.input, room_held)
+                held_to = into + rows * w.input
+                to, at = held, into - held_from
+            if many == 0 or covered < w.input:
+                for i in range(rows):
+                    clear(d, to, at + i * w.input + (covered if many > 0 else 0), at + (i + 1) * w.input)
+            if many > 0:
+                offset = source + phase * wide + line * w.output
+                for k in range(high):
+                    interleave(
+                        d, columns, offset + k * wide, blocks.row_step, w.places, step, many, w.output,
+                        to, at + k * w.input, high * w.input, ahead,
+                    )  # fmt: skip
+            row += rows
+            into += rows * w.input
+            phase += 1
+            if high > 1 or phase == h.stride:
+                phase, line = 0, line + max(1, many)
+        y, number = 0, number + 1
+        if number == z.input:
+            plane, number = plane + 1, 0
     write_held(result, held_from, held, held_to - held_from, True)
-    simd.keep((joined_scratch, held_array))
+    simd.keep((held_array,))
 
 
 @cache

@@ -736,11 +736,15 @@ def store_in_turn(
     source_offset: types.Integer,
     pitch: types.Integer,
     count: types.Literal,
+    to: Vector | types.NoneType,
 ) -> Any:
-    """Write an element of each of `count` vectors in turn, which are `pitch` apart in `source`: `load_every` undone."""
+    """Write an element of each of `count` vectors in turn, which are `pitch` apart in `source`: `load_every` undone.
+
+    Each is added `to` a vector before, if that is not None.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, offset, _, source_value, source_offset, pitch, _ = args
+        value, offset, _, source_value, source_offset, pitch, _, start = args
         n = d.lanes
 
         def shuffled(a: Any, b: Any, places: list[int]) -> Any:
@@ -774,13 +778,14 @@ def store_in_turn(
         for p in range(count.literal_value):
             at = builder.add(source_offset, builder.mul(pitch, pitch.type(p)))
             v = _load(builder, _address(builder, source, source_value, at, n))
-            vectors.append([_converted(context, builder, source.dtype, d.element, v)])
+            v = _converted(context, builder, source.dtype, d.element, v)
+            vectors.append([v if to is types.none else builder.fadd(start, v)])
         for k, v in enumerate(in_turn(vectors)):
             pointer = _address(builder, memory, value, builder.add(offset, offset.type(k * n)), n)
             builder.store(_narrowed(context, builder, memory.dtype, v), pointer, align=1)
         return context.get_dummy_value()
 
-    return types.none(memory, types.intp, d, source, types.intp, types.intp, count), codegen
+    return types.none(memory, types.intp, d, source, types.intp, types.intp, count, to), codegen
 
 
 def _blocks_transposed(builder: Any, vectors: list[Any]) -> list[Any]:
