@@ -40,8 +40,9 @@ NARROW = 4
 NARROW_UNFOLDED, ALIKE = (64, 10, 10), 8
 #: So are rows of so many elements if windows are next to each other, or if there are gaps between them.
 NARROW_FOLDED, NARROW_APART = 10, 24
-#: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4.
-SHORT = 32
+#: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4; and of so many, where an
+#: element is in no more windows than that.
+SHORT, SHORTER, IN_FEW = 32, 18, 4
 #: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side;
 #: backwards, up to so many.
 WHOLE, IN_ROW, IN_ROW_BACK = 8, 1 << 12, 1 << 10
@@ -505,4 +506,5 @@ def _sums(w: Window, planes: int, dtype: np.dtype[Any], batch: int | None = None
         return columns.join_small(batch is not None)
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
         return columns.join
-    return columns.accumulate_short if w.output[-1] <= SHORT and max(w.stride[-2:]) <= 4 else columns.accumulate
+    short = w.output[-1] <= (SHORTER if w.taps <= IN_FEW * prod(w.stride) else SHORT) and max(w.stride[-2:]) <= 4
+    return columns.accumulate_short if short else columns.accumulate

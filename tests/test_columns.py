@@ -292,18 +292,20 @@ def test_other_ranks_agree(ndim, data, dtype, layout):
 @given(st.data(), st.integers(1, 3), st.sampled_from(["f4", "f8", "f2", "i8"]), strategies.input_layouts)
 @settings(max_examples=150)
 def test_columns_of_windows_side_by_side(data, ndim, dtype, layout):
-    # Kernels up to the stride, some places short of it, and elements behind the last window.
+    # Kernels up to the stride, some places short of it, elements behind the last window, and windows over the end.
     sizes = [st.integers(1, 4), st.integers(1, 9)]
     stride = tuple(data.draw(sizes[i == ndim - 1]) for i in range(ndim))
     kernel = tuple(data.draw(st.just(s) | st.integers(1, s)) for s in stride)
     lengths = [strategies.SHORT, strategies.LENGTHS]
     spatial = tuple(k - 1 + data.draw(lengths[i == ndim - 1]) for i, k in enumerate(kernel))
-    windows = [(length - k) // s + 1 for length, k, s in zip(spatial, kernel, stride, strict=True)]
+    padding = tuple((0, data.draw(st.just(0) | st.integers(0, k - 1))) for k in kernel)
+    over = [length + after - k for length, k, (_, after) in zip(spatial, kernel, padding, strict=True)]
+    windows = [n // s + 1 for n, s in zip(over, stride, strict=True)]
     channels = data.draw(st.sampled_from([3, 5])) * int(np.prod(kernel))
     cols = random_array((2, channels, int(np.prod(windows))), dtype, data.draw(st.integers(0, 99)))
     cols[..., ::3] *= -0.0 if cols.dtype.kind == "f" else 0
-    expected = reference.fold(cols, spatial, kernel, stride)
-    same_bits(fastpool.fold(laid_out(cols, layout), spatial, kernel, stride), expected)
+    expected = reference.fold(cols, spatial, kernel, stride, padding)
+    same_bits(fastpool.fold(laid_out(cols, layout), spatial, kernel, stride, padding), expected)
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,17 @@ Either way a sum has the order of the kernel's places, as in the notebook's col2
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
-from fastpool.kernels.geometry import NOWHERE, axes, axis, ceil_div, layout, meet, plane_offset
+from fastpool.kernels.geometry import NOWHERE, axes, axis, beginning, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.hold import FAR, HELD, hold_row, is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.pairs import clear
-from fastpool.kernels.rows import ask
+from fastpool.kernels.rows import ask, ask_vector
 from fastpool.kernels.tile import fill
 
 #: Sheets have about so many bytes, or twice as many if they are all columns of a plane; of what is far from any cache,
@@ -35,6 +35,8 @@ SMALL, PLANES_AHEAD = 1 << 15, 1 << 11
 LISTED = 1 << 13
 #: Of kernels so wide, the masks of all columns fit L2.
 MASKS = 16
+#: Masks of all columns of a row of the kernel may have so many bytes, or else edges take longer.
+CUTS = 1 << 17
 #: Loops over fewer elements of small planes get slower where they are unrolled.
 UNROLLED = 8
 #: Runs of so many elements are long.
@@ -426,7 +428,7 @@ def _interleave(places: int) -> Any:
     """Return `interleave` for so many runs, which the compiler has to know."""
 
     @inline
-    def interleave_runs(d, source, offset, pitch, lines, count, to, into, line, ahead):
+    def interleave_runs(d, source, offset, pitch, apart, lines, count, to, into, line, ahead):
         zero, last = simd.splat(d, 0), count - simd.lanes(d)
         for _ in range(lines):
             for i in range(0, count, simd.lanes(d)):
@@ -435,18 +437,18 @@ def _interleave(places: int) -> Any:
                 for k in range(places):
                     simd.prefetch(source, offset + ahead + k * pitch + j)
                 simd.store_in_turn(to, into + places * j, d, source, offset + j, pitch, places, zero)
-            offset += count
+            offset += apart
             into += line
 
     @inline
-    def interleave(d, source, offset, pitch, lines, count, to, into, line, ahead):
+    def interleave(d, source, offset, pitch, apart, lines, count, to, into, line, ahead):
         half, quarter = simd.narrowed(d, 2), simd.narrowed(d, 4)
         if count >= simd.lanes(d):
-            interleave_runs(d, source, offset, pitch, lines, count, to, into, line, ahead)
+            interleave_runs(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
         elif count >= simd.lanes(half):
-            interleave_runs(half, source, offset, pitch, lines, count, to, into, line, ahead)
+            interleave_runs(half, source, offset, pitch, apart, lines, count, to, into, line, ahead)
         else:
-            interleave_runs(quarter, source, offset, pitch, lines, count, to, into, line, ahead)
+            interleave_runs(quarter, source, offset, pitch, apart, lines, count, to, into, line, ahead)
 
     return interleave
 
@@ -455,10 +457,11 @@ interleave_2, interleave_3, interleave_4, interleave_5, interleave_6, interleave
 
 
 @inline
-def interleave(d, source, offset, pitch, places, step, lines, count, to, into, line, ahead):
+def interleave(d, source, offset, pitch, places, step, apart, lines, count, to, into, line, ahead):
     """Write `lines` rows, a line apart: `count` elements of each of `places` runs, `pitch` apart, in turn.
 
-    Those of one run get `step` apart; nothing is written between them. What is `ahead` is asked for.
+    Those of one run get `step` apart, nothing is written between them, and the next line's are `apart` from them. What
+    is `ahead` is asked for.
     """
     if places < step or places == 1 or places > 7 or count < simd.lanes(simd.narrowed(d, 4)):
         nothing = simd.scalar(d, 0)
@@ -468,20 +471,20 @@ def interleave(d, source, offset, pitch, places, step, lines, count, to, into, l
                     simd.rolled()
                     v = simd.load_scalar(source, offset + k * pitch + i) + nothing
                     simd.store_scalar(to, into + i * step + k, v)
-            offset += count
+            offset += apart
             into += line
     elif places == 2:
-        interleave_2(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        interleave_2(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
     elif places == 3:
-        interleave_3(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        interleave_3(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
     elif places == 4:
-        interleave_4(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        interleave_4(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
     elif places == 5:
-        interleave_5(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        interleave_5(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
     elif places == 6:
-        interleave_6(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        interleave_6(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
     else:
-        interleave_7(d, source, offset, pitch, lines, count, to, into, line, ahead)
+        interleave_7(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
 
 
 @inline
@@ -517,7 +520,11 @@ def join(start, stop, geometry, cols, dx):
     blocks, placed = layout(cols), layout(dx)
     columns, result = simd.pointer(cols), simd.pointer(dx)
     step = max(w.stride, w.places)  # a single window has no stride
-    wide, covered = w.places * blocks.row_step, w.output * step if w.places == step else 0
+    wide, nothing = w.places * blocks.row_step, simd.scalar(d, 0)
+    # The last window of a row may reach over its end.
+    whole = min(w.output, w.input // step)
+    rest = min(w.places, w.input - whole * step) if whole < w.output else 0
+    covered = whole * step + rest if w.places == step else 0
     # The columns of one of the next planes are asked for, or of large ones what is so far ahead.
     ahead = 0
     if blocks.nbytes >= FAR:
@@ -546,8 +553,8 @@ def join(start, stop, geometry, cols, dx):
             many, high = 1 if line < lines and phase < h.places else 0, 1
             if phase == 0 and many * most > 0 and h.places <= behind - row:
                 many, high = min(most, lines - line), h.places
-                if behind == stop:
-                    many = min(many, (behind - row) // h.places)
+                if many * high > behind - row:
+                    many = (behind - row) // high
             rows, to, at = max(1, many * high), result, into
             if far:
                 held_from = hold_row(result, held, held_from, held_to, into, rows * w.input, room_held)
@@ -560,9 +567,15 @@ def join(start, stop, geometry, cols, dx):
                 offset = source + phase * wide + line * w.output
                 for k in range(high):
                     interleave(
-                        d, columns, offset + k * wide, blocks.row_step, w.places, step, many, w.output,
+                        d, columns, offset + k * wide, blocks.row_step, w.places, step, w.output, many, whole,
                         to, at + k * w.input, high * w.input, ahead,
                     )  # fmt: skip
+                for i in range(rows if rest > 0 else 0):
+                    last = offset + i % high * wide + i // high * w.output + whole
+                    for k in range(rest):
+                        simd.rolled()
+                        v = simd.load_scalar(columns, last + k * blocks.row_step) + nothing
+                        simd.store_scalar(to, at + i * w.input + whole * step + k, v)
             row += rows
             into += rows * w.input
             phase += 1
@@ -680,6 +693,10 @@ def accumulate_short(start, stop, geometry, cols, dx):
     # For every slice of the kernel, where the columns that a unit gets from it are, if it gets any.
     units_table = np.empty(z.kernel * units, np.int64)
     units_at = simd.pointer(units_table)
+    # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
+    room = max(HELD, w.input) if is_far(geometry) else 0
+    held_array = np.empty(room + 5 * simd.BYTES, dx.dtype)
+    held, held_from, held_to = simd.pointer(held_array), 0, 0
     row = start
     while row < stop:
         number, y = row // h.input, row % h.input
@@ -702,8 +719,7 @@ def accumulate_short(start, stop, geometry, cols, dx):
         ahead = blocks.row_step
         if many == z.input and bottom - y == h.input:
             ahead = plane_offset(blocks, plane + 1) - plane_at
-        for i in range(0, h.stride * w.stride * size, lanes):
-            simd.store(sums, i, zero)
+        clear(d, sums, 0, h.stride * w.stride * size)
         for r in range(z.kernel * tall):  # one loop over both axes: two are slower, even where there is one slice
             slice_at, i = simd.offset(units_at, r // tall * units), above + r % tall
             down = i * h.dilation - h.before
@@ -732,15 +748,89 @@ def accumulate_short(start, stop, geometry, cols, dx):
         base, limit = result_of(placed, plane, z.input * h.input, stop)
         for u in range(many):
             row_at = simd.offset(sums, u * unit)
-            if joined and one:
+            if joined and one and room == 0:
                 deal_out(d, row_at, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
                 row += bottom - y
                 continue
             for k in range(y, bottom):
                 line_at = simd.offset(row_at, k % h.stride * w.stride * size + (k // h.stride - first) * pitch)
-                deal_out(d, line_at, size, w.stride, result, base + row * w.input, w.input, limit)
+                into, to, at, end = base + row * w.input, result, base + row * w.input, limit
+                if room > 0:
+                    held_from = hold_row(result, held, held_from, held_to, into, w.input, room)
+                    held_to, to, at, end = into + w.input, held, into - held_from, room + simd.BYTES
+                deal_out(d, line_at, size, w.stride, to, at, w.input, end)
                 row += 1
-    simd.keep((sums_scratch, masks_scratch, units_table))
+    write_held(result, held_from, held, held_to - held_from, True)
+    simd.keep((sums_scratch, masks_scratch, units_table, held_array))
+
+
+class Sources(NamedTuple):
+    """Columns that are added up, and what they are cut with: vectors of memory, and where each of a list begins."""
+
+    memory: Any
+    begins: Any
+    shifts: Any  # how far its windows are from the elements
+    masks: Any
+    cuts: Any
+
+
+@inline
+def list_met(a, places, shifts, starts):
+    """List the places of the kernel by the phase of an axis that they meet, and how far their windows are from there.
+
+    Those of a phase are listed from its start to that of the next, without places that no window has on the input.
+    """
+    met, elements = 0, ceil_div(a.input, a.stride)
+    for phase in range(a.stride):
+        starts[phase] = met
+        for k in range(a.kernel):
+            element = phase + a.before - k * a.dilation
+            shift = element // a.stride
+            if element % a.stride == 0 and max(0, -shift) < min(elements, a.output - shift):
+                places[met], shifts[met] = k, shift
+                met += 1
+    starts[a.stride] = met
+
+
+@inline
+def list_cuts(d, a, elements, shifts, met, line, pitch, masks):
+    """List masks of the elements of a row that have a window, for each of the shifts.
+
+    Of a long row, which has more elements than a line, the middle is left out, where all have one.
+    """
+    zero, ones = simd.splat(d, 0), simd.all_bits(d)
+    for t in range(met):
+        first, last = max(0, -shifts[t]), min(elements, a.output - shifts[t]) - (elements - line)
+        # Vectors run over the ends, into what comes next.
+        fill(d, masks, t * pitch, first, zero)
+        fill(d, masks, t * pitch + first, last - first, ones)
+        fill(d, masks, t * pitch + last, line - last, zero)
+    fill(d, masks, met * pitch, pitch, ones)
+
+
+@inline
+def add_vectors(d, sources, count, i, cut, sums, into, more, ahead):
+    """Add vectors of some columns, `i` from where they begin, to the sums, if these are there already."""
+    total = simd.load(d, sums, into) if more else simd.splat(d, 0)
+    for t in range(count):
+        simd.rolled()
+        at = sources.begins[t] + i
+        ask_vector(d, sources.memory, at + ahead)
+        v = simd.load(d, sources.memory, at)
+        total = total + simd.cut(v, simd.load(d, sources.masks, sources.cuts[t] + cut))
+    simd.store(sums, into, total)
+
+
+@inline
+def add_edge(d, sources, count, i, column, outputs, begin, end, sums, into, more):
+    """Do so at an edge, where no mask is listed, or where a vector reaches over that of the memory."""
+    total = simd.load(d, sums, into) if more else simd.splat(d, 0)
+    for t in range(count):
+        simd.rolled()
+        at, window = sources.begins[t] + i, column + sources.shifts[t]
+        v = simd.load_between(d, sources.memory, at, max(-window, begin - at), min(outputs - window, end - at))
+        total = total + v
+    simd.store(sums, into, total)
 
 
 @kernel()
@@ -750,45 +840,56 @@ def accumulate(start, stop, geometry, cols, dx):
     cols has the shape (A, B, taps, OD * OH * OW), contiguous along the last axis.
 
     This is "add every column where it came from" turned inside out, "add up, for every element, the columns that
-    came from it": every element is written once. The elements of a row whose columns agree modulo the stride are
-    neighbours in every column, so that they are vectors. Of windows with many places some rows at a time are summed up
-    in cache, some places down at a time, of long rows a piece.
+    came from it". The elements of a row whose columns agree modulo the stride, a phase, are neighbours in every column,
+    so that they are vectors; those rows of a phase that have the same windows share one list of columns, and some
+    vectors side by side share one walk through it. Columns that are not there at the ends of a row are cut away by
+    masks, which costs a load, in L1, of every vector. From there the phases are dealt out.
     """
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
-    lanes = simd.lanes(d)
-    item = cols.itemsize
+    d2, d4, lanes = simd.widened(d, 2), simd.widened(d, 4), simd.lanes(d)
     blocks, placed = layout(cols), layout(dx)
-    end = blocks.end
     columns, result = simd.pointer(cols), simd.pointer(dx)
-    places = ceil_div(w.input, w.stride)
-    piece = min((places + lanes - 1) // lanes * lanes, max(lanes, SUMS // (w.stride * item) // lanes * lanes))
-    most = min(h.input, max(1, SUMS // (w.stride * piece * item)))
+    asking, begin, end = blocks.nbytes >= FAR, beginning(cols), blocks.end
+    elements, room = ceil_div(w.input, w.stride), SUMS // cols.itemsize
+    # Of each of so many phases of rows, and of all across, so many rows are summed up at a time: of long rows, a piece.
+    # Vectors run over the end of a row, to the next multiple of two.
+    piece = min(elements, max(4 * lanes, room // w.stride))
+    pitch = ceil_div(piece, 2 * lanes) * 2 * lanes
+    most = max(1, room // (w.stride * pitch))
+    phases, height = min(h.stride, most), min(ceil_div(h.input, h.stride), max(1, most // h.stride))
+    most, size = phases * height, height * pitch
+    sums_scratch = simd.scratch(d, phases * w.stride * size + lanes)
+    sums = simd.aligned(simd.pointer(sums_scratch))
 
-    # Of every phase (column modulo stride) the places of the kernel that meet it, and how far they shift it.
-    met = np.zeros(w.stride, np.int64)
-    tables = np.empty((2, w.stride * w.kernel), np.int64)
-    tap_of, shift_of = simd.pointer(tables), simd.pointer(tables[1])
-    for phase in range(w.stride):
-        for k in range(w.kernel):
-            column = phase + w.before - k * w.dilation
-            if column % w.stride == 0:
-                t = phase * w.kernel + met[phase]
-                tap_of[t], shift_of[t] = k * blocks.row_step + column // w.stride, column // w.stride
-                met[phase] += 1
+    tables = np.empty(2 * (h.kernel + w.kernel) + h.stride + w.stride + 2, np.int64)
+    row_places = simd.pointer(tables)
+    row_shifts, row_starts = simd.offset(row_places, h.kernel), simd.offset(row_places, 2 * h.kernel)
+    places = simd.offset(row_starts, h.stride + 1)
+    shifts, starts = simd.offset(places, w.kernel), simd.offset(places, 2 * w.kernel)
+    list_met(h, row_places, row_shifts, row_starts)
+    list_met(w, places, shifts, starts)
+    left_edge, right_edge = 0, 0
+    for t in range(starts[w.stride]):
+        left_edge = max(left_edge, -shifts[t])
+        right_edge = max(right_edge, shifts[t] + elements - w.output)
+    line = min(elements, left_edge + right_edge + 8 * lanes)
+    cut_pitch = line + 4 * lanes
+    masked = starts[w.stride] * cut_pitch * cols.itemsize <= CUTS
+    listed = starts[w.stride] if masked else 0
+    masks_scratch = simd.scratch(d, (listed + 1) * cut_pitch + lanes)
+    masks = simd.pointer(masks_scratch)
+    list_cuts(d, w, elements, shifts, listed, line, cut_pitch, masks)
+
     slice_step, row_step = h.places * w.places * blocks.row_step, w.places * blocks.row_step
     slice_table = np.empty(z.kernel, np.int64)  # where the columns of a slice are, made anew for each
     slice_at = simd.pointer(slice_table)
-    # Of the rows of a kernel: which row they give to next, from where, and how many times more. Then those that give.
-    down_tables = np.empty((4, z.kernel * h.kernel), np.int64)
-    due, from_at = simd.pointer(down_tables), simd.pointer(down_tables[1])
-    left_of, row_at = simd.pointer(down_tables[2]), simd.pointer(down_tables[3])
-    asking = blocks.nbytes >= FAR
-    group = max(1, STREAMS // w.kernel)
-    size = most * piece
-    sums_scratch = simd.scratch(d, w.stride * size + lanes)
-    sums = simd.aligned(simd.pointer(sums_scratch))
-
+    lists = np.empty((3, STREAMS), np.int64)
+    sources = Sources(columns, simd.pointer(lists), simd.pointer(lists[1]), masks, simd.pointer(lists[2]))
+    # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
+    holding = w.input <= HELD and is_far(geometry)
+    held_array = np.empty((HELD if holding else 0) + 5 * simd.BYTES, dx.dtype)
+    held, held_from, held_to = simd.pointer(held_array), 0, 0
     row = start
     while row < stop:
         plane, top = row // (z.input * h.input), row % h.input
@@ -798,65 +899,77 @@ def accumulate(start, stop, geometry, cols, dx):
         bottom = min(h.input, top + most, top + stop - row)
         ahead = 0
         if asking:
-            ahead = AHEAD
+            ahead = max(AHEAD, (bottom - top) // h.stride * w.output)
             if bottom == h.input:
                 ahead = plane_offset(blocks, plane + 1) - plane_at - top // h.stride * w.output
-        for left in range(0, places, piece):
-            right = min(places, left + piece)
-            for begin in range(0, max(1, slices * h.kernel), group):
-                behind = min(slices * h.kernel, begin + group)
-                for r in range(begin, behind):
-                    down = r % h.kernel * h.dilation - h.before
-                    first = max(0, ceil_div(top - down, h.stride))
-                    due[r], left_of[r] = first * h.stride + down, h.output - first
-                    from_at[r] = slice_at[r // h.kernel] + r % h.kernel * row_step + first * w.output
-                for y in range(top, bottom):
-                    rows_met, furthest = 0, 0
-                    for r in range(begin, behind):
-                        simd.rolled()
-                        if due[r] == y and left_of[r] > 0:
-                            row_at[rows_met], furthest = from_at[r], max(furthest, from_at[r])
-                            rows_met += 1
-                            due[r] += h.stride
-                            left_of[r] -= 1
-                            from_at[r] += w.output
-                    if rows_met == 0 and begin > 0:
-                        continue
-                    for phase in range(w.stride):
-                        into = phase * size + (y - top) * piece - left
-                        t0, t1 = phase * w.kernel, phase * w.kernel + met[phase]
-                        # From the last place to the first, windows are further right.
-                        lowest, highest = 0, 0
-                        if t1 > t0:
-                            lowest, highest = shift_of[t1 - 1], shift_of[t0]
-                        readable = end - furthest - max(0, (w.kernel - 1) * blocks.row_step) - highest - lanes
-                        for i in range(left, right, lanes):
-                            total = simd.splat(d, 0)
-                            if begin > 0:
-                                total = simd.load(d, sums, into + i)
-                            # Past the end of the result's row lanes do no harm.
-                            if i + lowest >= 0 and min(i + lanes, places) + highest <= w.output and i <= readable:
-                                for r in range(rows_met):
-                                    simd.rolled()
-                                    for t in range(t0, t1):
-                                        simd.rolled()
-                                        at = row_at[r] + tap_of[t] + i
-                                        simd.prefetch(columns, at + ahead)
-                                        total = total + simd.load(d, columns, at)
-                            else:
-                                for r in range(rows_met):
-                                    simd.rolled()
-                                    for t in range(t0, t1):
-                                        simd.rolled()
-                                        j, at = i + shift_of[t], row_at[r] + tap_of[t] + i
-                                        total = total + simd.load_between(
-                                            d, columns, at, -j, min(w.output - j, end - at)
+        for left in range(0, elements, piece):
+            width = min(elements - left, piece)
+            for of_rows in range(min(phases, bottom - top)):
+                phase, window = (top + of_rows) % h.stride, (top + of_rows) // h.stride
+                rows, done = ceil_div(bottom - top - of_rows, h.stride), 0
+                while done < rows:
+                    # As many rows as have windows at the same places.
+                    first, last, until = 0, 0, rows
+                    for k in range(row_starts[phase], row_starts[phase + 1]):
+                        out = window + done + row_shifts[k]
+                        if out < 0:
+                            until = min(until, done - out)
+                        elif out < h.output:
+                            first, last = k if last == 0 else first, k + 1
+                            until = min(until, done + h.output - out)
+                    for across in range(w.stride):
+                        into = (of_rows * w.stride + across) * size + done * pitch
+                        # A list has so many columns as can be read side by side; the next is added to the same sums.
+                        s, k, t, more = 0, first, starts[across], False
+                        rest = slices * (last - first) * (starts[across + 1] - starts[across])
+                        while rest > 0 or not more:
+                            count, lowest, highest = min(rest, STREAMS), end, begin
+                            for i in range(count):
+                                at = slice_at[s] + row_places[k] * row_step + places[t] * blocks.row_step
+                                at += (window + done + row_shifts[k]) * w.output + left + shifts[t]
+                                sources.begins[i], sources.shifts[i] = at, shifts[t]
+                                sources.cuts[i] = t * cut_pitch if masked else 0
+                                lowest, highest = min(lowest, at), max(highest, at)
+                                t += 1
+                                if t == starts[across + 1]:
+                                    t, k = starts[across], k + 1
+                                    if k == last:
+                                        s, k = s + 1, first
+                            for i in range(until - done):
+                                at, to, x = i * w.output, into + i * pitch, 0
+                                while x < width:
+                                    column, many = left + x, 4 if x + 2 * lanes < width else 2
+                                    cut = min(column, max(left_edge, column - elements + line)) if masked else 0
+                                    inner = left_edge <= column and column + many * lanes <= elements - right_edge
+                                    inside = at + lowest >= begin and at + highest + many * lanes <= end
+                                    if not (inside and (masked or inner)):
+                                        add_edge(
+                                            d2, sources, count, at, column, w.output, begin, end, sums, to + x, more
                                         )
-                            simd.store(sums, into + i, total)
-            for y in range(top, bottom):
-                into = base + (row + y - top) * w.input + left * w.stride
-                count = min(w.input - left * w.stride, piece * w.stride)
-                ask(d, result, into + 2 * AHEAD, count if asking else 0)
-                deal_out(d, simd.offset(sums, (y - top) * piece), size, w.stride, result, into, count, limit)
+                                        many = 2
+                                    elif many == 4:
+                                        add_vectors(d4, sources, count, at, cut, sums, to + x, more, ahead)
+                                    else:
+                                        add_vectors(d2, sources, count, at, cut, sums, to + x, more, ahead)
+                                    at += many * lanes
+                                    x += many * lanes
+                            rest, more = rest - count, True
+                    done = until
+            into, count = base + row * w.input + left * w.stride, min(w.input - left * w.stride, piece * w.stride)
+            of_rows, line_at = 0, 0
+            for _ in range(top, bottom):
+                to, at, behind = result, into, limit
+                if holding:
+                    held_from = hold_row(result, held, held_from, held_to, into, count, HELD)
+                    held_to, to, at, behind = into + count, held, into - held_from, HELD + simd.BYTES
+                else:
+                    ask(d, result, into + 2 * AHEAD, count if asking else 0)
+                from_sums = simd.offset(sums, of_rows * w.stride * size + line_at)
+                deal_out(d, from_sums, size, w.stride, to, at, count, behind)
+                into += w.input
+                of_rows += 1
+                if of_rows == h.stride:
+                    of_rows, line_at = 0, line_at + pitch
         row += bottom - top
-    simd.keep((tables, slice_table, down_tables, sums_scratch))
+    write_held(result, held_from, held, held_to - held_from, True)
+    simd.keep((sums_scratch, tables, masks_scratch, slice_table, lists, held_array))

@@ -135,6 +135,15 @@ def layout(x):
 
 
 @inline
+def beginning(x):
+    """Return the offset of the first element in memory: less than 0 where others are after it."""
+    outer, inner, rows, _ = x.shape
+    outer_stride, inner_stride, stride, _ = x.strides
+    lowest = min(0, (outer - 1) * outer_stride) + min(0, (inner - 1) * inner_stride) + min(0, (rows - 1) * stride)
+    return lowest // x.itemsize
+
+
+@inline
 def plane_offset(of, plane):
     """Return the offset of plane number `plane`."""
     if of.outer_step == of.inner * of.inner_step:  # spares two divisions
