@@ -649,7 +649,8 @@ def accumulate_short(start, stop, geometry, cols, dx):
     This is for rows of few windows, which fill no vectors: some rows at a time are summed up in cache, place by
     place of the kernel, and dealt out by phases (rows and columns modulo the strides), in which what windows side
     by side give to is side by side. Where there are as many windows as elements of a phase across, one apart or few,
-    rows are one run: 14 x 14 maps by 3 x 3 two apart take .7 of the time.
+    rows are one run: 14 x 14 maps by 3 x 3 two apart take .7 of the time. Of a batch, some planes are summed up
+    together, so that columns are read as they are in memory: .4 to .9 of the time.
     """
     z, h, w = axis(geometry, 0), axis(geometry, 1), axis(geometry, 2)
     d = simd.tag(cols)
@@ -663,7 +664,10 @@ def accumulate_short(start, stop, geometry, cols, dx):
     pitch = places if joined else (places + lanes - 1) // lanes * lanes
     room = max(1, SUMS // (h.stride * w.stride * pitch * item))
     most = min(room, lines)
-    units = min(z.input, room // most) if most == lines else 1
+    # Slices are summed up together, and planes the columns of which follow one another, as those of a batch's do.
+    abreast = blocks.inner > 1 and blocks.inner_step == z.output * h.output * w.output
+    slices = z.input * (blocks.inner if abreast else 1)
+    units = min(slices, (2 * room if abreast else room) // most) if most == lines else 1
     unit = most * pitch
     size = units * unit
     sums_scratch = simd.scratch(d, h.stride * w.stride * size + 3 * lanes)
@@ -707,18 +711,25 @@ def accumulate_short(start, stop, geometry, cols, dx):
         plane_at = plane_offset(blocks, plane)
         many = 1
         if units > 1 and y == 0:
-            many = max(1, min(units, z.input - deep, (stop - row) // h.input))
+            many = max(1, min(units, slices - number % slices, (stop - row) // h.input))
+        in_plane, at_plane = deep, plane_at
         for u in range(many):
-            at = plane_at
+            at = at_plane
             for k in range(z.kernel):
-                out = deep + u + z.before - k * z.dilation
+                out = in_plane + z.before - k * z.dilation
                 met = 0 <= out < z.output * z.stride and out % z.stride == 0
                 units_at[k * units + u] = at + out // z.stride * h.output * w.output if met else NOWHERE
                 at += slice_step
-        # Meanwhile the columns of the next planes are asked for, or, if these are cut, the next place's.
+            in_plane += 1
+            if in_plane == z.input:
+                in_plane, at_plane = 0, at_plane + blocks.inner_step
+        # Meanwhile the columns of the next planes are asked for, or, if these are cut, the next place's; of a batch,
+        # what is in memory next.
         ahead = blocks.row_step
-        if many == z.input and bottom - y == h.input:
-            ahead = plane_offset(blocks, plane + 1) - plane_at
+        if abreast and units > 1:
+            ahead = 4 * AHEAD
+        elif many % z.input == 0 and bottom - y == h.input:
+            ahead = plane_offset(blocks, plane + many // z.input) - plane_at
         clear(d, sums, 0, h.stride * w.stride * size)
         for r in range(z.kernel * tall):  # one loop over both axes: two are slower, even where there is one slice
             slice_at, i = simd.offset(units_at, r // tall * units), above + r % tall
@@ -745,8 +756,8 @@ def accumulate_short(start, stop, geometry, cols, dx):
                             ask(d, columns, at_unit + ahead, (end - top) * w.output)
                         add_rows(d, columns, at_unit - shift, w.output, sums, into, pitch, end - top, begin, behind)
                     into += unit
-        base, limit = result_of(placed, plane, z.input * h.input, stop)
         for u in range(many):
+            base, limit = result_of(placed, (number + u) // z.input, z.input * h.input, stop)
             row_at = simd.offset(sums, u * unit)
             if joined and one and room == 0:
                 deal_out(d, row_at, 0, 1, result, base + row * w.input, (bottom - y) * pitch, limit)
