@@ -29,6 +29,7 @@ from fastpool.kernels import (
     wide,
 )
 from fastpool.kernels.launch import Bound, Given, Kernel
+from fastpool.kernels.simd import BYTES
 from fastpool.reuse import Results
 from fastpool.window import Window, window
 
@@ -52,8 +53,9 @@ PATCH = 1 << 12
 TINY, BATCH = 32, 4
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
-#: Up to so many channels are one by one in lists of targets, so many are routed, and pixels of no fewer asked for them.
-FEW, ROUTED, MANY = 16, 100, 64
+#: Up to so many channels are one by one in lists of targets. Of windows side by side, so many are written from there;
+#: if these are more than two wide, or with no fewer channels than pixels are asked for them.
+FEW, APART, MANY = 16, 32, 64
 #: Arrays of fewer elements take less time than the tables of `fastpool.kernels.flat` do.
 FLATTENED = 1 << 12
 #: Elements of up to so many windows, as many as there are places, are asked for all of their gradients.
@@ -294,7 +296,9 @@ def scattering_of(
         kernel = whole.max_pool_whole_backward
     elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
-    elif _in_route(w, channels, prod(shape) * _computed(dtype)):
+    elif channels >= (max(APART, BYTES // dtype.itemsize) if w.kernel_size[-1] > 2 else MANY) and _apart(w):
+        kernel = pixels.max_pool_pixels_apart_backward
+    elif _in_route(w, channels):
         kernel = pairs.route(layout.by_pixels(trailing))
     elif asked and channels >= MANY:
         kernel = pixels.max_pool_pixels_backward
@@ -473,13 +477,15 @@ def _one_by_one(w: Window, planes: int) -> bool:
     return prod(w.input) < columns.SMALL and prod(w.output) * w.taps < columns.SMALL and planes >= ALIKE
 
 
-def _in_route(w: Window, channels: int, nbytes: int) -> bool:
-    """Whether elements, or pixels, are asked for the only gradient that they may get.
+def _apart(w: Window) -> bool:
+    """Whether no two windows have an element, and none is between the places of one."""
+    axes = zip(w.kernel_size, w.stride, w.dilation, w.output)
+    return all((k <= s or out == 1) and (k == 1 or d == 1) for k, s, d, out in axes)
 
-    What is held back is a line of windows: of one that is long, pixels one by one take .7 of the time.
-    """
-    most = FLAT // 2 if channels >= MANY and nbytes >= hold.FAR else 8 * FLAT
-    suits = w.output[-1] > NARROW if channels == 1 else channels <= ROUTED and w.input[-1] * channels <= most
+
+def _in_route(w: Window, channels: int) -> bool:
+    """Whether elements, or pixels, are asked for the only gradient that they may get."""
+    suits = w.output[-1] > NARROW if channels == 1 else channels < MANY and w.input[-1] * channels <= 8 * FLAT
     return w.stride[-1] == w.kernel_size[-1] == 2 and suits and _from_first(w)
 
 

@@ -279,3 +279,30 @@ def test_gradients_add_up_in_kernel_order(implementation, dtype):
             dx = implementation.max_pool2d_backward(dy, argmax, x.shape, **window, **LAST)
             moved = brute.first(dy), brute.first(argmax), brute.first(x.shape)
             same_bits(dx, brute.last(implementation.max_pool2d_backward(*moved, **window)))
+
+
+@pytest.mark.parametrize("channels", [16, 31, 32, 47, 64, 65, 130])
+@pytest.mark.parametrize(
+    ("spatial", "window"),
+    [
+        ((12, 15), {"kernel_size": 3}),
+        ((13, 17), {"kernel_size": (2, 4), "stride": (3, 4), "padding": ((1, 0), (2, 3))}),
+        ((9, 12), {"kernel_size": 2, "stride": 5, "padding": 1}),
+        ((7, 6), {"kernel_size": (7, 6), "stride": 1}),
+        ((5, 4), {"kernel_size": (2, 5), "stride": (2, 1), "padding": ((0, 1), (1, 0))}),
+        ((4, 6, 9), {"kernel_size": (2, 3, 3), "stride": (2, 4, 3)}),
+        ((50,), {"kernel_size": 7, "stride": 9, "padding": 3}),
+    ],
+    ids=str,
+)
+def test_gradients_of_windows_side_by_side(spatial, window, channels):
+    ndim, window = len(spatial), window | LAST
+    for dtype in (np.float32, np.float16):
+        shape = (2, *spatial, channels)
+        y, argmax = getattr(reference, f"max_pool{ndim}d")(random_array(shape, dtype), **window, return_argmax=True)
+        dy = random_array(y.shape, dtype, seed=1)
+        dy.flat[::5] = -0.0
+        backward, arguments = f"max_pool{ndim}d_backward", (dy, argmax, shape)
+        same_bits(getattr(fastpool, backward)(*arguments, **window), getattr(reference, backward)(*arguments, **window))
+        shares = getattr(reference, f"avg_pool{ndim}d_backward")(dy, shape, **window)
+        near(getattr(fastpool, f"avg_pool{ndim}d_backward")(dy, shape, **window), shares, np.abs(shares), 1)

@@ -32,7 +32,7 @@ from fastpool.kernels.geometry import (
 from fastpool.kernels.hold import FAR, HELD, is_far, make_room, write_held
 from fastpool.kernels.launch import kernel
 from fastpool.kernels.pairs import clear
-from fastpool.kernels.rows import ask
+from fastpool.kernels.rows import ask, ask_vector
 from fastpool.window import Window
 
 #: Vectors of channels that share one walk through the list; fewer, where each has one of positions beside it, which
@@ -48,6 +48,10 @@ NEXT, AHEAD = 3 << 13, 1 << 10
 #: Where rows are kept, and of gradients, what is so many elements ahead; and what will be written so many elements
 #: later: .3 to .9 of the time.
 AHEAD_ROWS, AHEAD_BACK = 1 << 11, 1 << 10
+
+
+#: Pixels are held back if those of a window, and of the gap behind it, have no more elements.
+LONGEST = 1 << 12
 
 
 class Ahead(NamedTuple):
@@ -397,8 +401,8 @@ def avg_pool_pixels_large(start, stop, geometry, x, heights, widths, y):
 
 
 @inline
-def sweep_back(start, stop, geometry, dy, argmax, dx, add, more):
-    """Call `add` for each pixel of dx in the rows from start to stop, with where to write it.
+def sweep_back(start, stop, geometry, dy, argmax, dx, more):
+    """Write each pixel of dx in the rows from start to stop.
 
     `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
     places that it has in them, and how many there are. What is far from any cache is held back, to be written past
@@ -445,7 +449,7 @@ def sweep_back(start, stop, geometry, dy, argmax, dx, add, more):
             ask(d, result, into + AHEAD_BACK, share)
             ask(d, gradients, line + column * due + AHEAD_ROWS, due)
             ask(simd.tag(argmax), positions, line_at + column * due + AHEAD_ROWS, due)
-            add((row_windows, row_places, met), columns, base, base_at, pixel, channels, h, w, more)
+            scatter((row_windows, row_places, met), columns, base, base_at, pixel, channels, w, more)
             into += channels
     if holding:
         write_held(result, held_from, held, into - held_from, True)
@@ -470,7 +474,7 @@ def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns
 
 
 @inline
-def scatter(rows, columns, base, base_at, pixel, channels, h, w, more):
+def scatter(rows, columns, base, base_at, pixel, channels, w, more):
     """Write one pixel's gradients of a max pooling."""
     d, dp, gradients, positions, row_step = more
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
@@ -503,37 +507,133 @@ def max_pool_pixels_backward(start, stop, geometry, dy, argmax, dx):
     row_step = dy.strides[2] // dy.itemsize
     # Compared as bytes, positions need not be widened: of windows one apart, that takes .8 to .9 of the time.
     more = (d, simd.mask_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step)
-    sweep_back(start, stop, geometry, dy, argmax, dx, scatter, more)
+    sweep_back(start, stop, geometry, dy, argmax, dx, more)
 
 
 @inline
-def shares(d, gradients, base, row_step, rows, columns, channels, heights, widths, mask, whole):
-    """Return the sums, for some channels of a pixel, of what it has of the gradients of its windows."""
-    zero = simd.splat(d, 0)
-    result = zero
-    for i in range(rows[2]):
-        for j in range(columns[2]):
+def window_of(a, element):
+    """Return which window has an element, of windows side by side, and at which place; there may be no such."""
+    step = a.stride if a.output > 1 else a.before + a.input  # a single window has no stride
+    return (element + a.before) // step, (element + a.before) % step
+
+
+@inline
+def sweep_apart(start, stop, geometry, dy, positions, dx, write, more):
+    """Call `write` for each row of a window in the rows of dx from start to stop, of windows side by side.
+
+    It writes the pixels there one after the other. What no window has is set to zero.
+    """
+    z, h, w = axes(geometry)
+    d, given, channels = simd.tag(dy), layout(dy), dx.shape[3] // w.input
+    gradients, result, line = simd.pointer(dy), simd.pointer(dx), dx.shape[3]
+    step = w.stride if w.output > 1 else 0
+    # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
+    room = max(HELD, min(w.input, max(step, w.places)) * channels)
+    holding, asking = is_far(geometry) and room <= LONGEST, dx.nbytes >= FAR
+    held_array = np.empty(room + simd.BYTES if holding else 0, dx.dtype)
+    held, held_from = simd.pointer(held_array), start * line
+    ahead = AHEAD_BACK if asking and not holding else 0
+    for row in range(start, stop):
+        slice_ = row // h.input
+        plane = slice_ // z.input
+        out_slice, deep = window_of(z, slice_ % z.input)
+        out, y = window_of(h, row % h.input)
+        inside = out_slice < z.output and deep < z.places and out < h.output and y < h.places
+        number, first = out_slice * h.output + out, (deep * h.places + y) * w.places
+        source = plane_offset(given, plane) + number * given.row_step
+        at = (plane * z.output * h.output + number) * w.output * channels
+        # Of windows that no row before was in, later ones are asked for.
+        due = channels if asking and y == 0 else 0
+        x, into = 0, row * line
+        for o in range(w.output if inside else 0):
+            left = o * step - w.before
+            begin, end = max(0, left), min(w.input, left + w.places)
+            if holding:
+                held_from = make_room(result, held, held_from, into, (end - x) * channels, room, True)
+            to, here = (held, into - held_from) if holding else (result, into)
+            ask(d, gradients, source + AHEAD_ROWS, due)
+            if positions is not None:
+                ask(simd.tag(positions), simd.pointer(positions), at + AHEAD_ROWS, due)
+            clear(d, to, here, here + (begin - x) * channels)
+            here += (begin - x) * channels
+            places = first + begin - left, first + end - left
+            write(source, at, number, o, places, channels, to, here, ahead, more)
+            into += (end - x) * channels
+            x = end
+            source += channels
+            at += channels
+        rest = (w.input - x) * channels
+        if holding and rest > 0:
+            write_held(result, held_from, held, into - held_from, True)
+            held_from = into + rest
+        clear(d, result, into, into + rest)
+    if holding:
+        write_held(result, held_from, held, stop * line - held_from, True)
+    simd.keep((held_array,))
+
+
+@inline
+def hand_out(d, dp, gradients, positions, source, at, places, channels, result, into, ahead):
+    """Write some pixels of a row of a window: the gradients whose argmax they are."""
+    lanes, zero = simd.lanes(d), simd.splat(d, 0)
+    for i in range(0, channels, lanes):
+        c = min(i, channels - lanes)  # the last vector overlaps the one before
+        # Added, as it is everywhere else: -0.0 becomes 0.0.
+        v, p = simd.load(d, gradients, source + c) + zero, simd.load(dp, positions, at + c)
+        to = into + c
+        for k in range(places[0], places[1]):
             simd.rolled()
-            v = simd.load_where(mask, whole, zero, gradients, base + rows[0][i] * row_step + columns[0][j] * channels)
-            result = result + v / simd.splat(d, heights[rows[0][i]] * widths[columns[0][j]])
-    return result
+            simd.store(result, to, simd.select(p == simd.splat(dp, k), v, zero))
+            if ahead > 0:
+                ask_vector(d, result, to + ahead)
+            to += channels
 
 
 @inline
-def spread(rows, columns, base, base_at, pixel, channels, h, w, more):
-    """Write one pixel's gradients of an average pooling."""
-    d, gradients, heights, widths, row_step = more
-    d4 = simd.widened(d, SHARED)
+def write_chosen(source, at, number, o, places, channels, result, into, ahead, more):
+    """Write some pixels' gradients of a max pooling."""
+    d, dp, gradients, positions = more
+    if channels >= SHARED * simd.lanes(d):
+        d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
+        hand_out(d4, dp4, gradients, positions, source, at, places, channels, result, into, ahead)
+    else:
+        hand_out(d, dp, gradients, positions, source, at, places, channels, result, into, ahead)
+
+
+@kernel()
+def max_pool_pixels_apart_backward(start, stop, geometry, dy, argmax, dx):
+    """Do what `max_pool_pixels_backward` does where windows are side by side, of a vector of channels or more.
+
+    Every pixel of a row of a window is written while its gradients are in registers: that costs a comparison and a
+    store of every element, and takes .45 to .8 of the time.
+    """
+    d = simd.tag(dy)
+    more = d, simd.mask_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax)
+    sweep_apart(start, stop, geometry, dy, argmax, dx, write_chosen, more)
+
+
+@inline
+def share_out(d, gradients, source, divisor, count, channels, result, into, ahead):
+    """Write some pixels of a row of a window: the same share of its gradients each."""
     lanes = simd.lanes(d)
-    whole4 = simd.between(d4, 0, SHARED * lanes)
-    shared = channels // (SHARED * lanes) * (SHARED * lanes)
-    for c in range(0, shared, SHARED * lanes):
-        v = shares(d4, gradients, base + c, row_step, rows, columns, channels, heights, widths, whole4, True)
-        simd.store(pixel, c, v)
-    for c in range(shared, channels, lanes):
-        mask, whole = simd.between(d, 0, channels - c), channels - c >= lanes
-        v = shares(d, gradients, base + c, row_step, rows, columns, channels, heights, widths, mask, whole)
-        simd.store_first(pixel, c, v, channels - c)
+    for c in range(0, channels, lanes):
+        v = simd.load_between(d, gradients, source + c, 0, channels - c) / simd.splat(d, divisor)
+        for to in range(into + c, into + c + count * channels, channels):
+            simd.rolled()
+            simd.store_first(result, to, v, channels - c)
+            if ahead > 0:
+                ask_vector(d, result, to + ahead)
+
+
+@inline
+def write_shares(source, at, number, o, places, channels, result, into, ahead, more):
+    """Write some pixels' gradients of an average pooling."""
+    d, gradients, heights, widths = more
+    divisor, count = heights[number] * widths[o], places[1] - places[0]
+    if channels % (SHARED * simd.lanes(d)) == 0:
+        share_out(simd.widened(d, SHARED), gradients, source, divisor, count, channels, result, into, ahead)
+    else:
+        share_out(d, gradients, source, divisor, count, channels, result, into, ahead)
 
 
 @kernel()
@@ -542,10 +642,8 @@ def avg_pool_pixels_backward(start, stop, geometry, dy, heights, widths, dx):
 
     Of windows that do not overlap: an element has the share of one of them, or of none.
     """
-    d = simd.tag(dy)
-    row_step = dy.strides[2] // dy.itemsize
-    more = (d, simd.pointer(dy), simd.pointer(heights), simd.pointer(widths), row_step)
-    sweep_back(start, stop, geometry, dy, dy, dx, spread, more)
+    more = simd.tag(dy), simd.pointer(dy), simd.pointer(heights), simd.pointer(widths)
+    sweep_apart(start, stop, geometry, dy, None, dx, write_shares, more)
 
 
 @inline
