@@ -39,8 +39,8 @@ Array = np.ndarray[Any, Any]
 NARROW = 4
 #: Rows of so many windows, or elements, of lines, planes and volumes are sooner laid out one by one, if there are some.
 NARROW_UNFOLDED, ALIKE = (64, 10, 10), 8
-#: So are rows of so many elements if windows are next to each other, or if there are gaps between them.
-NARROW_FOLDED, NARROW_APART = 10, 24
+#: So are rows of so many elements if windows are next to each other, or, to add up, if there are gaps between them.
+NARROW_JOINED, NARROW_APART = 10, 24
 #: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4; and of so many, where an
 #: element is in no more windows than that.
 SHORT, SHORTER, IN_FEW = 32, 18, 4
@@ -388,7 +388,10 @@ def unfolding(
         result = rows, n * length
     rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
     small = _one_by_one(w, n * c) and w.output[-1] <= NARROW_UNFOLDED[len(w.output) - 1]
-    kernel = columns.unfold_small(batch) if small else columns.unfold
+    if _from_first(w) and w.input[-1] > NARROW_JOINED and columns.splits(w, dtype.itemsize):
+        kernel = columns.split
+    else:
+        kernel = columns.unfold_small(batch) if small else columns.unfold
     return Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
 
 
@@ -507,7 +510,7 @@ def _sums(w: Window, planes: int, dtype: np.dtype[Any], batch: int | None = None
     overlap, narrow = not _from_first(w) or prod(w.input) <= TINY, w.output[-1] <= NARROW
     if overlap and (narrow or batch is None or batch >= BATCH) and blocked.sums(w, planes, _computed(dtype)):
         return blocked.accumulate_blocked
-    narrowest = NARROW_FOLDED if w.stride[-1] <= w.kernel_size[-1] else NARROW_APART
+    narrowest = NARROW_JOINED if w.stride[-1] <= w.kernel_size[-1] else NARROW_APART
     if _from_first(w) and w.input[-1] <= narrowest and _one_by_one(w, planes):
         return columns.join_small(batch is not None)
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:

@@ -306,6 +306,9 @@ def test_columns_of_windows_side_by_side(data, ndim, dtype, layout):
     cols[..., ::3] *= -0.0 if cols.dtype.kind == "f" else 0
     expected = reference.fold(cols, spatial, kernel, stride, padding)
     same_bits(fastpool.fold(laid_out(cols, layout), spatial, kernel, stride, padding), expected)
+    x = random_array(expected.shape, dtype)
+    columns = reference.unfold(x, kernel, stride, padding)
+    same_bits(fastpool.unfold(laid_out(x, layout), kernel, stride, padding), columns)
 
 
 @pytest.mark.parametrize(

@@ -639,7 +639,7 @@ def test_every(dtype):
 @pytest.mark.parametrize("stride", range(2, 8))
 @every_number
 def test_elements_apart(dtype, stride):
-    # Every so many elements, and elements of so many runs in turn: one undoes the other.
+    # Every so many elements, and elements of so many runs in turn, and back: one undoes the other.
     @njit
     def apart(array, result):
         d = simd.narrowed(simd.tag(array), 2)
@@ -649,6 +649,11 @@ def test_elements_apart(dtype, stride):
     def in_turn(array, pitch, result):
         d = simd.narrowed(simd.tag(array), 2)
         simd.store_in_turn(simd.pointer(result), 1, d, simd.pointer(array), 1, pitch, stride, None)
+
+    @njit
+    def out_of_turn(array, result, pitch):
+        d = simd.narrowed(simd.tag(array), 2)
+        simd.store_apart(simd.pointer(result), 1, pitch, d, simd.pointer(array), 1, stride)
 
     lanes = lanes_of(dtype) // 2
     array = memory(dtype, stride * lanes + 64)
@@ -661,6 +666,11 @@ def test_elements_apart(dtype, stride):
     expected = [runs[1 + p * (lanes + 5) :][:lanes] for p in range(stride)]
     same_bytes(result[1:-1], np.stack(expected, axis=1).ravel())
     assert result[0] == result[-1] == 0
+    back = np.zeros((stride, lanes + 5), dtype)
+    out_of_turn(result, back.ravel(), lanes + 5)
+    same_bytes(back[:, 1 : lanes + 1], np.stack(expected))
+    assert not back[:, 0].any()
+    assert not back[:, lanes + 1 :].any()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

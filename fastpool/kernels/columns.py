@@ -18,6 +18,7 @@ from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.pairs import clear
 from fastpool.kernels.rows import ask, ask_vector
 from fastpool.kernels.tile import fill
+from fastpool.window import Window
 
 #: Sheets have about so many bytes, or twice as many if they are all columns of a plane; of what is far from any cache,
 #: half of that: to write it shall not keep from reading on.
@@ -272,6 +273,121 @@ def unfold(start, stop, geometry, x, cols):
                         if tap == taps:
                             u, tap = u + 1, 0
     simd.keep((sheet_scratch, tables, runs_table, edges))
+
+
+def _separate(places: int) -> Any:
+    """Return `separate` for so many places, which the compiler has to know."""
+
+    @inline
+    def separate_runs(d, source, offset, line, lines, count, to, into, pitch, apart, ahead):
+        last = count - simd.lanes(d)
+        for _ in range(lines):
+            for i in range(0, count, simd.lanes(d)):
+                simd.rolled()
+                j = min(i, last)  # the last vector overlaps the one before: nothing is read or written behind the row
+                for k in range(places):
+                    simd.prefetch(source, offset + ahead + places * j + k * simd.lanes(d))
+                simd.store_apart(to, into + j, pitch, d, source, offset + places * j, places)
+            offset += line
+            into += apart
+
+    @inline
+    def separate(d, source, offset, line, lines, count, to, into, pitch, apart, ahead):
+        half, quarter = simd.narrowed(d, 2), simd.narrowed(d, 4)
+        if count >= simd.lanes(d):
+            separate_runs(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+        elif count >= simd.lanes(half):
+            separate_runs(half, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+        else:
+            separate_runs(quarter, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+
+    return separate
+
+
+separate_2, separate_3, separate_4, separate_5, separate_6, separate_7 = map(_separate, range(2, 8))
+
+
+@inline
+def separate(d, source, offset, line, places, lines, count, to, into, pitch, apart, ahead):
+    """Write the elements of `lines` rows, a line apart, in turn to as many runs as there are places, `pitch` apart.
+
+    Of each row these get `count` elements, and those of the next are `apart` from there. What is `ahead` is asked for.
+    """
+    if places == 2:
+        separate_2(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+    elif places == 3:
+        separate_3(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+    elif places == 4:
+        separate_4(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+    elif places == 5:
+        separate_5(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+    elif places == 6:
+        separate_6(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+    else:
+        separate_7(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+
+
+def splits(w: Window, itemsize: int) -> bool:
+    """Return whether `split` is for such windows: next to each other, and in rows of a quarter of a vector or more."""
+    return 1 < w.kernel_size[-1] == w.stride[-1] <= 7 and w.input[-1] // w.stride[-1] >= simd.BYTES // (4 * itemsize)
+
+
+@kernel()
+def split(start, stop, geometry, x, cols):
+    """Fill the columns of the output rows from start to stop, as `unfold` does.
+
+    This is for windows side by side from the first element on: every element is in one. A row's elements are shuffled
+    apart to where they belong; its last vector overlaps the one before. What is far from any cache is put together
+    near it, some rows of windows at a time, to be written past them in long runs. This costs a load, a shuffle and a
+    store of every element.
+    """
+    z, h, w = axes(geometry)
+    d = simd.tag(x)
+    source, blocks = layout(x), layout(cols)
+    image, result, far = simd.pointer(x), simd.pointer(cols), is_far(geometry)
+    taps, slice_step = z.places * h.places * w.places, h.input * source.row_step
+    # The last window of a row may reach over its end.
+    whole = min(w.output, w.input // w.places)
+    most = max(1, JOINED // (h.places * w.places * w.output))
+    sheet_array = np.empty(taps * most * w.output if far else 0, cols.dtype)
+    sheet = simd.pointer(sheet_array)
+    line = h.stride * source.row_step
+    row, number, out = start, start // h.output, start % h.output
+    plane, out_slice = number // z.output, number % z.output
+    while row < stop:
+        many = min(most, h.output - out, stop - row)
+        base = plane_offset(source, plane) + out * line
+        begin = plane_offset(blocks, plane) + (out_slice * h.output + out) * w.output
+        to, into, pitch, length = result, begin, blocks.row_step, many * w.output
+        if far:
+            to, into, pitch = sheet, 0, length
+        ahead = many * line if source.nbytes >= FAR else 0
+        for r in range(z.places * h.places):
+            deep, y = out_slice * z.stride, r
+            if z.places > 1:
+                deep, y = deep + r // h.places, r % h.places
+            lines = many
+            if deep >= z.input:
+                lines = 0
+            elif (out + many - 1) * h.stride + y >= h.input:
+                lines = max(0, ceil_div(h.input - y, h.stride) - out)
+            at, to_row = base + deep * slice_step + y * source.row_step, into + r * w.places * pitch
+            separate(d, image, at, line, w.places, lines, whole, to, to_row, pitch, w.output, ahead)
+            for k in range(w.places if lines < many or whole < w.output else 0):
+                column = whole * w.places + k
+                for i in range(lines if whole < w.output else 0):
+                    last = to_row + k * pitch + i * w.output + whole
+                    to[last] = image[at + i * line + column] if column < w.input else simd.scalar(d, 0)
+                clear(d, to, to_row + k * pitch + lines * w.output, to_row + k * pitch + length)
+        for tap in range(taps if far else 0):
+            put(d, result, begin + tap * blocks.row_step, sheet, tap * length, length, True)
+        row += many
+        out += many
+        if out == h.output:
+            out, out_slice = 0, out_slice + 1
+        if out_slice == z.output:
+            out_slice, plane = 0, plane + 1
+    simd.keep((sheet_array,))
 
 
 @inline

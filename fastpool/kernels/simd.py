@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -726,6 +727,11 @@ def store(typingctx: Any, memory: types.CPointer, offset: types.Integer, v: Vect
     return types.none(memory, types.intp, v), codegen
 
 
+def _shuffled(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
+    """The lanes of a, and those of b behind them, that are at these places."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
+
+
 @intrinsic(prefer_literal=True)
 def store_in_turn(
     typingctx: Any,
@@ -745,10 +751,7 @@ def store_in_turn(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, offset, _, source_value, source_offset, pitch, _, start = args
-        n = d.lanes
-
-        def shuffled(a: Any, b: Any, places: list[int]) -> Any:
-            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), n), places))
+        n, shuffled = d.lanes, partial(_shuffled, builder)
 
         def zipped(a: Any, b: Any) -> list[Any]:
             return [shuffled(a, b, [start + i // 2 + i % 2 * n for i in range(n)]) for start in (0, n // 2)]
@@ -786,6 +789,57 @@ def store_in_turn(
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, d, source, types.intp, types.intp, count, to), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_apart(
+    typingctx: Any,
+    memory: types.CPointer,
+    offset: types.Integer,
+    pitch: types.Integer,
+    d: Tag,
+    source: types.CPointer,
+    source_offset: types.Integer,
+    count: types.Literal,
+) -> Any:
+    """Write what is in turn in `source` to `count` runs, `pitch` apart, a vector each: `store_in_turn` undone."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, offset, pitch, _, source_value, source_offset, _ = args
+        n, shuffled = d.lanes, partial(_shuffled, builder)
+
+        def apart(vectors: list[Any]) -> list[Any]:
+            many = len(vectors)
+            if many == 1:
+                return vectors
+            if many % 2 == 0:
+                pairs = list(zip(vectors[::2], vectors[1::2]))
+                halves = [apart([shuffled(a, b, list(range(k, 2 * n, 2))) for a, b in pairs]) for k in range(2)]
+                return [v for both in zip(*halves) for v in both]
+            result = []
+            for p in range(many):
+                # The lanes that are wanted of all vectors differ: they are blended, then each goes to its place.
+                where = [divmod(p + many * i, n) for i in range(n)]
+                vector_of = {lane: k for k, lane in where}
+                total = vectors[0]
+                for k in range(1, many):
+                    total = shuffled(total, vectors[k], [lane + n * (vector_of[lane] == k) for lane in range(n)])
+                result.append(shuffled(total, total, [lane for _, lane in where]))
+            return result
+
+        vectors = []
+        for k in range(count.literal_value):
+            at = builder.add(source_offset, source_offset.type(k * n))
+            v = _load(builder, _address(builder, source, source_value, at, n))
+            vectors.append(_converted(context, builder, source.dtype, d.element, v))
+        for k, v in enumerate(apart(vectors)):
+            at = builder.add(offset, builder.mul(pitch, pitch.type(k)))
+            builder.store(
+                _narrowed(context, builder, memory.dtype, v), _address(builder, memory, value, at, n), align=1
+            )
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp, types.intp, d, source, types.intp, count), codegen
 
 
 def _blocks_transposed(builder: Any, vectors: list[Any]) -> list[Any]:
