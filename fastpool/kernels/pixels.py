@@ -404,9 +404,9 @@ def avg_pool_pixels_large(start, stop, geometry, x, heights, widths, y):
 def sweep_back(start, stop, geometry, dy, argmax, dx, more):
     """Write each pixel of dx in the rows from start to stop.
 
-    `rows` and `columns` are the windows that hold the pixel: pointers to their numbers along the axis, to the
-    places that it has in them, and how many there are. What is far from any cache is held back, to be written past
-    them in long runs, as it need not be read then; what is not near, either, is asked for ahead.
+    The windows that hold a pixel are listed for each of its axes: where their gradients and positions are along it, and
+    the pixel's places in them. What is far from any cache is held back, to be written past them in long runs, as it
+    need not be read then; what is not near, either, is asked for ahead.
     """
     z, h, w = axes(geometry)
     given = layout(dy)
@@ -420,10 +420,10 @@ def sweep_back(start, stop, geometry, dy, argmax, dx, more):
             column = o * w.stride - w.before + k * w.dilation
             if 0 <= column < w.input:
                 t = column * most + counts[column]
-                windows[t], places[t] = o, k
+                windows[t], places[t] = o * channels, k
                 counts[column] += 1
-    rows_table = np.empty((2, z.kernel * h.kernel), np.int64)
-    row_windows, row_places = simd.pointer(rows_table), simd.pointer(rows_table[1])
+    rows_table = np.empty((3, z.kernel * h.kernel), np.int64)
+    row_windows, row_places, row_at = simd.pointer(rows_table), simd.pointer(rows_table[1]), simd.pointer(rows_table[2])
     result, holding = simd.pointer(dx), is_far(geometry) and channels <= HELD
     held_array = np.empty(HELD + simd.BYTES if holding else 0, dx.dtype)
     held, held_from, into = simd.pointer(held_array), start * dx.shape[3], start * dx.shape[3]
@@ -440,6 +440,10 @@ def sweep_back(start, stop, geometry, dy, argmax, dx, more):
         due = 0
         if met > 0 and line_at != asked:
             asked, due = line_at, given_share
+        for i in range(met):
+            out = row_windows[i]
+            row_windows[i], row_at[i] = base + out * given.row_step, base_at + out * w.output * channels
+            row_places[i] *= w.places
         for column in range(w.input):
             t = column * most
             columns = (simd.offset(windows, t), simd.offset(places, t), counts[column])
@@ -449,7 +453,7 @@ def sweep_back(start, stop, geometry, dy, argmax, dx, more):
             ask(d, result, into + AHEAD_BACK, share)
             ask(d, gradients, line + column * due + AHEAD_ROWS, due)
             ask(simd.tag(argmax), positions, line_at + column * due + AHEAD_ROWS, due)
-            scatter((row_windows, row_places, met), columns, base, base_at, pixel, channels, w, more)
+            scatter((row_windows, row_at, row_places, met), columns, pixel, channels, more)
             into += channels
     if holding:
         write_held(result, held_from, held, into - held_from, True)
@@ -457,16 +461,15 @@ def sweep_back(start, stop, geometry, dy, argmax, dx, more):
 
 
 @inline
-def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns, channels, w, mask, whole):
-    """Return the sums, for some channels of a pixel, of the gradients of the windows whose argmax it is."""
+def received(d, dp, gradients, positions, c, rows, columns, mask, whole):
+    """Return the sums, for channels from c on of a pixel, of the gradients of the windows whose argmax it is."""
     zero, nowhere = simd.splat(d, 0), simd.splat(dp, 0)
     result = zero
-    for i in range(rows[2]):
-        line_at, line = base_at + rows[0][i] * w.output * channels, base + rows[0][i] * row_step
-        first = rows[1][i] * w.places
+    for i in range(rows[3]):
+        line, line_at, first = rows[0][i] + c, rows[1][i] + c, rows[2][i]
         for j in range(columns[2]):
             simd.rolled()
-            pixel = columns[0][j] * channels
+            pixel = columns[0][j]
             at = simd.load_where(mask, whole, nowhere, positions, line_at + pixel)
             v = simd.load_where(mask, whole, zero, gradients, line + pixel)
             result = simd.add_where(at == simd.splat(dp, first + columns[1][j]), result, v)
@@ -474,29 +477,31 @@ def received(d, dp, gradients, positions, base, base_at, row_step, rows, columns
 
 
 @inline
-def scatter(rows, columns, base, base_at, pixel, channels, w, more):
+def scatter(rows, columns, pixel, channels, more):
     """Write one pixel's gradients of a max pooling."""
-    d, dp, gradients, positions, row_step = more
+    d, dp, gradients, positions = more
     d4, dp4 = simd.widened(d, SHARED), simd.widened(dp, SHARED)
     lanes = simd.lanes(d)
     whole4 = simd.between(d4, 0, SHARED * lanes)
     block = SHARED * lanes
     shared = channels // block * block
-    # What is left is more of the same, if it is more than a vector; it overlaps what was before.
-    if shared > 0 and channels - shared > lanes:
+    # What is left is more of the same, if it is more than two vectors; it overlaps what was before.
+    if shared > 0 and channels - shared > 2 * lanes:
         shared = channels
     for i in range(0, shared, block):
         c = min(i, channels - block)
-        v = received(
-            d4, dp4, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, whole4, True
-        )
+        v = received(d4, dp4, gradients, positions, c, rows, columns, whole4, True)
         simd.store(pixel, c, v)
+    if shared > 0 and channels - shared > lanes:
+        d2, dp2, c = simd.widened(d, 2), simd.widened(dp, 2), channels - 2 * lanes
+        whole2 = simd.between(d2, 0, 2 * lanes)
+        v = received(d2, dp2, gradients, positions, c, rows, columns, whole2, True)
+        simd.store(pixel, c, v)
+        shared = channels
     for i in range(shared, channels, lanes):
         c = max(0, min(i, channels - lanes))  # the last vector overlaps the one before
         mask, whole = simd.between(d, 0, channels), channels >= lanes
-        v = received(
-            d, dp, gradients, positions, base + c, base_at + c, row_step, rows, columns, channels, w, mask, whole
-        )
+        v = received(d, dp, gradients, positions, c, rows, columns, mask, whole)
         simd.store_first(pixel, c, v, channels - c)
 
 
@@ -504,9 +509,8 @@ def scatter(rows, columns, base, base_at, pixel, channels, w, more):
 def max_pool_pixels_backward(start, stop, geometry, dy, argmax, dx):
     """Compute the rows of dx from start to stop, counted over its planes."""
     d = simd.tag(dy)
-    row_step = dy.strides[2] // dy.itemsize
     # Compared as bytes, positions need not be widened: of windows one apart, that takes .8 to .9 of the time.
-    more = (d, simd.mask_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax), row_step)
+    more = (d, simd.mask_tag(d, argmax), simd.pointer(dy), simd.pointer(argmax))
     sweep_back(start, stop, geometry, dy, argmax, dx, more)
 
 
