@@ -5,6 +5,7 @@ Either way a sum has the order of the kernel's places, as in the notebook's col2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -275,11 +276,49 @@ def unfold(start, stop, geometry, x, cols):
     simd.keep((sheet_scratch, tables, runs_table, edges))
 
 
-def _separate(places: int) -> Any:
-    """Return `separate` for so many places, which the compiler has to know."""
+def _of_places(make: Callable[[int], Any]) -> Any:
+    """Return a function that shuffles some rows: for each number of places, which the compiler has to know, `make`
+    makes it, with vectors that a row has room for, if only a quarter of one.
+    """
+
+    def of_width(runs: Any) -> Any:
+        @inline
+        def shuffle(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead):
+            half, quarter = simd.narrowed(d, 2), simd.narrowed(d, 4)
+            if count >= simd.lanes(d):
+                runs(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+            elif count >= simd.lanes(half):
+                runs(half, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+            else:
+                runs(quarter, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+
+        return shuffle
+
+    two, three, four, five, six, seven = (of_width(make(places)) for places in range(2, 8))
 
     @inline
-    def separate_runs(d, source, offset, line, lines, count, to, into, pitch, apart, ahead):
+    def shuffle(d, places, source, offset, source_line, to, into, line, pitch, lines, count, ahead):
+        if places == 2:
+            two(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+        elif places == 3:
+            three(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+        elif places == 4:
+            four(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+        elif places == 5:
+            five(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+        elif places == 6:
+            six(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+        else:
+            seven(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead)
+
+    return shuffle
+
+
+def _separate(places: int) -> Any:
+    """Return what writes a row's elements to as many runs as there are places, `pitch` apart, in turn."""
+
+    @inline
+    def separate_rows(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead):
         last = count - simd.lanes(d)
         for _ in range(lines):
             for i in range(0, count, simd.lanes(d)):
@@ -288,43 +327,32 @@ def _separate(places: int) -> Any:
                 for k in range(places):
                     simd.prefetch(source, offset + ahead + places * j + k * simd.lanes(d))
                 simd.store_apart(to, into + j, pitch, d, source, offset + places * j, places)
-            offset += line
-            into += apart
+            offset += source_line
+            into += line
+
+    return separate_rows
+
+
+def _interleave(places: int) -> Any:
+    """Return what writes a row of an element of each of so many runs, `pitch` apart, in turn."""
 
     @inline
-    def separate(d, source, offset, line, lines, count, to, into, pitch, apart, ahead):
-        half, quarter = simd.narrowed(d, 2), simd.narrowed(d, 4)
-        if count >= simd.lanes(d):
-            separate_runs(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-        elif count >= simd.lanes(half):
-            separate_runs(half, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-        else:
-            separate_runs(quarter, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+    def interleave_rows(d, source, offset, source_line, to, into, line, pitch, lines, count, ahead):
+        zero, last = simd.splat(d, 0), count - simd.lanes(d)
+        for _ in range(lines):
+            for i in range(0, count, simd.lanes(d)):
+                simd.rolled()
+                j = min(i, last)  # as above
+                for k in range(places):
+                    simd.prefetch(source, offset + ahead + k * pitch + j)
+                simd.store_in_turn(to, into + places * j, d, source, offset + j, pitch, places, zero)
+            offset += source_line
+            into += line
 
-    return separate
+    return interleave_rows
 
 
-separate_2, separate_3, separate_4, separate_5, separate_6, separate_7 = map(_separate, range(2, 8))
-
-
-@inline
-def separate(d, source, offset, line, places, lines, count, to, into, pitch, apart, ahead):
-    """Write the elements of `lines` rows, a line apart, in turn to as many runs as there are places, `pitch` apart.
-
-    Of each row these get `count` elements, and those of the next are `apart` from there. What is `ahead` is asked for.
-    """
-    if places == 2:
-        separate_2(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-    elif places == 3:
-        separate_3(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-    elif places == 4:
-        separate_4(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-    elif places == 5:
-        separate_5(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-    elif places == 6:
-        separate_6(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
-    else:
-        separate_7(d, source, offset, line, lines, count, to, into, pitch, apart, ahead)
+separate, interleave = _of_places(_separate), _of_places(_interleave)
 
 
 def splits(w: Window, itemsize: int) -> bool:
@@ -372,7 +400,7 @@ def split(start, stop, geometry, x, cols):
             elif (out + many - 1) * h.stride + y >= h.input:
                 lines = max(0, ceil_div(h.input - y, h.stride) - out)
             at, to_row = base + deep * slice_step + y * source.row_step, into + r * w.places * pitch
-            separate(d, image, at, line, w.places, lines, whole, to, to_row, pitch, w.output, ahead)
+            separate(d, w.places, image, at, line, to, to_row, w.output, pitch, lines, whole, ahead)
             for k in range(w.places if lines < many or whole < w.output else 0):
                 column = whole * w.places + k
                 for i in range(lines if whole < w.output else 0):
@@ -540,67 +568,25 @@ def add_rows(d, columns, at, step, sums, into, pitch, rows, first, last):
             j += pitch
 
 
-def _interleave(places: int) -> Any:
-    """Return `interleave` for so many runs, which the compiler has to know."""
-
-    @inline
-    def interleave_runs(d, source, offset, pitch, apart, lines, count, to, into, line, ahead):
-        zero, last = simd.splat(d, 0), count - simd.lanes(d)
-        for _ in range(lines):
-            for i in range(0, count, simd.lanes(d)):
-                simd.rolled()
-                j = min(i, last)  # the last vector overlaps the one before: nothing is written behind the row
-                for k in range(places):
-                    simd.prefetch(source, offset + ahead + k * pitch + j)
-                simd.store_in_turn(to, into + places * j, d, source, offset + j, pitch, places, zero)
-            offset += apart
-            into += line
-
-    @inline
-    def interleave(d, source, offset, pitch, apart, lines, count, to, into, line, ahead):
-        half, quarter = simd.narrowed(d, 2), simd.narrowed(d, 4)
-        if count >= simd.lanes(d):
-            interleave_runs(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-        elif count >= simd.lanes(half):
-            interleave_runs(half, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-        else:
-            interleave_runs(quarter, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-
-    return interleave
-
-
-interleave_2, interleave_3, interleave_4, interleave_5, interleave_6, interleave_7 = map(_interleave, range(2, 8))
-
-
 @inline
-def interleave(d, source, offset, pitch, places, step, apart, lines, count, to, into, line, ahead):
+def put_in_turn(d, source, offset, pitch, places, step, apart, lines, count, to, into, line, ahead):
     """Write `lines` rows, a line apart: `count` elements of each of `places` runs, `pitch` apart, in turn.
 
     Those of one run get `step` apart, nothing is written between them, and the next line's are `apart` from them. What
     is `ahead` is asked for.
     """
-    if places < step or places == 1 or places > 7 or count < simd.lanes(simd.narrowed(d, 4)):
-        nothing = simd.scalar(d, 0)
-        for _ in range(lines):
-            for k in range(places):
-                for i in range(count):
-                    simd.rolled()
-                    v = simd.load_scalar(source, offset + k * pitch + i) + nothing
-                    simd.store_scalar(to, into + i * step + k, v)
-            offset += apart
-            into += line
-    elif places == 2:
-        interleave_2(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-    elif places == 3:
-        interleave_3(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-    elif places == 4:
-        interleave_4(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-    elif places == 5:
-        interleave_5(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-    elif places == 6:
-        interleave_6(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
-    else:
-        interleave_7(d, source, offset, pitch, apart, lines, count, to, into, line, ahead)
+    if places == step and 1 < places <= 7 and count >= simd.lanes(simd.narrowed(d, 4)):
+        interleave(d, places, source, offset, apart, to, into, line, pitch, lines, count, ahead)
+        return
+    nothing = simd.scalar(d, 0)
+    for _ in range(lines):
+        for k in range(places):
+            for i in range(count):
+                simd.rolled()
+                v = simd.load_scalar(source, offset + k * pitch + i) + nothing
+                simd.store_scalar(to, into + i * step + k, v)
+        offset += apart
+        into += line
 
 
 @inline
@@ -682,7 +668,7 @@ def join(start, stop, geometry, cols, dx):
             if many > 0:
                 offset = source + phase * wide + line * w.output
                 for k in range(high):
-                    interleave(
+                    put_in_turn(
                         d, columns, offset + k * wide, blocks.row_step, w.places, step, w.output, many, whole,
                         to, at + k * w.input, high * w.input, ahead,
                     )  # fmt: skip
