@@ -15,8 +15,8 @@ from fastpool import arguments, layout
 from fastpool.kernels import (
     avg_pool,
     blocked,
-    columns,
     flat,
+    fold,
     hold,
     max_pool,
     max_pool_backward,
@@ -25,6 +25,8 @@ from fastpool.kernels import (
     pixels,
     rows,
     slide,
+    small_columns,
+    unfold,
     whole,
     wide,
 )
@@ -41,7 +43,7 @@ NARROW = 4
 NARROW_UNFOLDED, ALIKE = (64, 10, 10), 8
 #: So are rows of so many elements if windows are next to each other, or, to add up, if there are gaps between them.
 NARROW_JOINED, NARROW_APART = 10, 24
-#: Rows of so many windows are short for `columns.accumulate`, if the strides are at most 4; and of so many, where an
+#: Rows of so many windows are short for `fold.accumulate`, if the strides are at most 4; and of so many, where an
 #: element is in no more windows than that.
 SHORT, SHORTER, IN_FEW = 32, 18, 4
 #: Whole planes of fewer elements fill no vector: up to so many are a row, of which they are windows side by side;
@@ -388,10 +390,10 @@ def unfolding(
         result = rows, n * length
     rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
     small = _one_by_one(w, n * c) and w.output[-1] <= NARROW_UNFOLDED[len(w.output) - 1]
-    if _from_first(w) and w.input[-1] > NARROW_JOINED and columns.splits(w, dtype.itemsize):
-        kernel = columns.split
+    if _from_first(w) and w.input[-1] > NARROW_JOINED and unfold.splits(w, dtype.itemsize):
+        kernel = unfold.split
     else:
-        kernel = columns.unfold_small(batch) if small else columns.unfold
+        kernel = small_columns.unfold_small(batch) if small else unfold.unfold
     return Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))
 
 
@@ -477,7 +479,7 @@ def _from_first(w: Window) -> bool:
 
 def _one_by_one(w: Window, planes: int) -> bool:
     """Whether planes are so small, and so many, that short rows of them are sooner laid out one by one."""
-    return prod(w.input) < columns.SMALL and prod(w.output) * w.taps < columns.SMALL and planes >= ALIKE
+    return prod(w.input) < small_columns.SMALL and prod(w.output) * w.taps < small_columns.SMALL and planes >= ALIKE
 
 
 def _apart(w: Window) -> bool:
@@ -512,8 +514,8 @@ def _sums(w: Window, planes: int, dtype: np.dtype[Any], batch: int | None = None
         return blocked.accumulate_blocked
     narrowest = NARROW_JOINED if w.stride[-1] <= w.kernel_size[-1] else NARROW_APART
     if _from_first(w) and w.input[-1] <= narrowest and _one_by_one(w, planes):
-        return columns.join_small(batch is not None)
+        return small_columns.join_small(batch is not None)
     if _from_first(w) and prod(w.stride[-2:]) <= PATCH:
-        return columns.join
+        return fold.join
     short = w.output[-1] <= (SHORTER if w.taps <= IN_FEW * prod(w.stride) else SHORT) and max(w.stride[-2:]) <= 4
-    return columns.accumulate_short if short else columns.accumulate
+    return fold.accumulate_short if short else fold.accumulate

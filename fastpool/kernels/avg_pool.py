@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpool.kernels import rows, simd, tile
-from fastpool.kernels.columns import deal_out
 from fastpool.kernels.compiled import inline
+from fastpool.kernels.fold import deal_out
 from fastpool.kernels.geometry import ONE, axes, ceil_div, layout, meet, plane_offset
 from fastpool.kernels.hold import HELD, hold_row, is_far, write_held
 from fastpool.kernels.launch import Kernel, kernel

@@ -14,8 +14,8 @@ import numpy as np
 
 from fastpool.kernels import simd, tile
 from fastpool.kernels.avg_pool import plan_sums, sum_tile
-from fastpool.kernels.columns import deal_out
 from fastpool.kernels.compiled import inline
+from fastpool.kernels.fold import deal_out
 from fastpool.kernels.geometry import axes, ceil_div, layout, lines_meeting, plane_offset
 from fastpool.kernels.launch import Kernel
 
