@@ -1,3 +1,5 @@
+from itertools import product
+
 import brute
 import numpy as np
 import pytest
@@ -309,6 +311,19 @@ def test_columns_of_windows_side_by_side(data, ndim, dtype, layout):
     x = random_array(expected.shape, dtype)
     columns = reference.unfold(x, kernel, stride, padding)
     same_bits(fastpool.unfold(laid_out(x, layout), kernel, stride, padding), columns)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_any_number_of_windows_side_by_side(stride, dtype):
+    # Fewer than there is room for, and the last ones over the end of a row and of a plane.
+    x = random_array((2, 3, 7, 40), dtype)
+    for size in product((1, 2, 3), (1, 2, 3, 7, 8, 12, 13, 14)):
+        window = stride, size, stride, ((0, stride - 1), (0, stride - 1))
+        columns = reference.im2col(x, *window)
+        same_bits(fastpool.im2col(x, *window), columns)
+        cols = random_array(columns.shape, dtype, 1)
+        same_bits(fastpool.col2im(cols, x.shape, *window), reference.col2im(cols, x.shape, *window))
 
 
 @pytest.mark.parametrize(

@@ -258,9 +258,8 @@ def unfold(start, stop, geometry, x, cols):
 
 def splits(w: Window, itemsize: int) -> bool:
     """Return whether `split` is for such windows: next to each other, and in rows of a quarter of a vector or more."""
-    return 1 < w.kernel_size[-1] == w.stride[-1] <= shuffle.MOST and w.input[-1] // w.stride[-1] >= simd.BYTES // (
-        4 * itemsize
-    )
+    whole = min(w.output[-1], w.input[-1] // w.stride[-1])
+    return 1 < w.kernel_size[-1] == w.stride[-1] <= shuffle.MOST and whole >= simd.BYTES // (4 * itemsize)
 
 
 @kernel()
