@@ -276,7 +276,7 @@ def split(start, stop, geometry, x, cols):
     source, blocks = layout(x), layout(cols)
     image, result, far = simd.pointer(x), simd.pointer(cols), is_far(geometry)
     taps, slice_step = z.places * h.places * w.places, h.input * source.row_step
-    # The last window of a row may reach over its end.
+    # A window of a row may reach over its end, and the next one be behind it.
     whole = min(w.output, w.input // w.places)
     most = max(1, SPLIT // (h.places * w.places * w.output))
     sheet_array = np.empty(taps * most * w.output if far else 0, cols.dtype)
@@ -306,8 +306,10 @@ def split(start, stop, geometry, x, cols):
             for k in range(w.places if lines < many or whole < w.output else 0):
                 column = whole * w.places + k
                 for i in range(lines if whole < w.output else 0):
-                    last = to_row + k * pitch + i * w.output + whole
-                    to[last] = image[at + i * line + column] if column < w.input else simd.scalar(d, 0)
+                    first = to_row + k * pitch + i * w.output
+                    clear(d, to, first + whole, first + w.output)
+                    if column < w.input:
+                        to[first + whole] = image[at + i * line + column]
                 clear(d, to, to_row + k * pitch + lines * w.output, to_row + k * pitch + length)
         for tap in range(taps if far else 0):
             put(d, result, begin + tap * blocks.row_step, sheet, tap * length, length, True)
