@@ -23,8 +23,8 @@ SHEET = 1 << 15
 LONG = 1 << 8
 #: A sheet of rows that are longer is at most so large.
 WIDE_SHEET = 1 << 17
-#: Rows of windows are split some at a time, of so many elements.
-SPLIT = 1 << 12
+#: Rows of windows are split some at a time, of so many elements; longer ones are not put together first.
+SPLIT, LONGEST = 1 << 12, 1 << 15
 
 
 def _deal_every(stride: int) -> Any:
@@ -274,8 +274,9 @@ def split(start, stop, geometry, x, cols):
     z, h, w = axes(geometry)
     d = simd.tag(x)
     source, blocks = layout(x), layout(cols)
-    image, result, far = simd.pointer(x), simd.pointer(cols), is_far(geometry)
+    image, result = simd.pointer(x), simd.pointer(cols)
     taps, slice_step = z.places * h.places * w.places, h.input * source.row_step
+    far = is_far(geometry) and taps * w.output <= LONGEST
     # A window of a row may reach over its end, and the next one be behind it.
     whole = min(w.output, w.input // w.places)
     most = max(1, SPLIT // (h.places * w.places * w.output))
