@@ -55,8 +55,8 @@ PATCH = 1 << 12
 TINY, BATCH = 32, 4
 #: So many elements may be one row of scratch.
 FLAT = 1 << 12
-#: Up to so many channels are one by one in lists of targets. Of windows side by side, so many are written from there;
-#: if these are more than two wide, or with no fewer channels than pixels are asked for them.
+#: Up to so many channels are one by one in lists of targets. From so many on, a row of a window that is side by side
+#: with others, and more than two wide, is written at once; from so many on, any such, and pixels ask for gradients.
 FEW, APART, MANY = 16, 32, 64
 #: Arrays of fewer elements take less time than the tables of `fastpool.kernels.flat` do.
 FLATTENED = 1 << 12
