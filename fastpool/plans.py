@@ -235,10 +235,11 @@ def pooling(
     elif blocked.suits(w, prod(leading), _computed(result)):
         chosen = kernels.blocked
     elif rows.suits(w, wanted):
-        many, long = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), w.output[-1] >= rows.LONG
-        kept = rows.keeps(w)
+        many, kept = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), rows.keeps(w)
         deep = ndim == 3 and not kept
-        overlap = {"overlap": True} if wanted and not deep and not long and w.rows_overlap else {}
+        sharing = wanted and not deep and w.rows_overlap
+        long = w.output[-1] >= (rows.LONGER if sharing or (stride == 1 and not wanted) else rows.LONG)
+        overlap = {"overlap": True} if sharing and not long else {}
         chosen = kernels.small(stride, many, deep, kept, long, **overlap)
     elif stride > 2:
         chosen = kernels.wide

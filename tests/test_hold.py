@@ -48,7 +48,9 @@ CASES = [
     ((3, 9, 14, 14), {"kernel_size": 2, "stride": 2}),
     ((2, 3, 31, 65), {"kernel_size": 2, "stride": 2}),
     ((1, 2, 9, 1100), {"kernel_size": 2, "stride": 2}),
+    ((2, 2, 24, 150), {"kernel_size": 2, "stride": 2}),
     ((2, 3, 40, 57), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((1, 2, 25, 530), {"kernel_size": 3, "stride": 2, "padding": 1}),
     ((40, 2, 13, 13), {"kernel_size": 3, "stride": 2}),
     ((2, 5, 24, 36), {"kernel_size": 3, "stride": 3}),
     ((70, 2, 6, 6), {"kernel_size": 2, "stride": 1}),
@@ -80,6 +82,17 @@ def test_pooling(all_far, shape, window, data_format):
     dx = getattr(reference, backward)(ones, shape, **window)
     check(partial(getattr(fastpool, forward), x, **window), y)
     check(partial(getattr(fastpool, backward), ones, shape, **window), dx)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", "u1"])
+@pytest.mark.parametrize(("shape", "window"), CASES, ids=str)
+def test_maxima_beside_their_positions(all_far, shape, window, dtype):
+    x, pool = random_array(shape, dtype, kind="ties"), f"max_pool{len(shape) - 2}d"
+    y, argmax = getattr(fastpool, pool)(x, **window, return_argmax=True)
+    expected, expected_argmax = getattr(reference, pool)(x, **window, return_argmax=True)
+    same_bits(y, expected)
+    same_bits(argmax, expected_argmax)
+    check(partial(getattr(fastpool, pool), x, **window), expected)
 
 
 @pytest.mark.parametrize(("shape", "window"), CASES, ids=str)

@@ -324,6 +324,23 @@ def test_copies(operation, dtype):
 
 
 @every_number
+def test_to_front(dtype):
+    @njit
+    def run(out):
+        for i in range(len(out)):
+            simd.to_front(simd.pointer(out[i]), i)
+
+    lanes = lanes_of(dtype)
+    row = memory(dtype, 2 * lanes + 3)
+    out = np.tile(row, (lanes + 2, 1))
+    expected = out.copy()
+    for i in range(len(out)):
+        expected[i, :lanes] = row[i : i + lanes]
+    run(out)
+    same_bytes(out, expected)
+
+
+@every_number
 def test_aligned(dtype):
     @njit
     def ask(out, marked):

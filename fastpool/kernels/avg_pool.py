@@ -58,9 +58,10 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
     @inline
     def pool(elements, source, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group."""
-        d, heights, widths, lines, z = more
+        d, heights, widths, lines, z, _, _ = more
         zero = simd.splat(simd.widened(d, many), 0)
         one = simd.splat(d, 1)
+        # Of several vectors side by side, all windows are whole.
         width = simd.load_or(one, widths, part.first, 0, w.output - part.first)
         plane, out, into, ahead = part.plane, part.out, part.into, part.ahead
         base, _, count = rows.window_slices(source, z, h.input, plane)
@@ -73,11 +74,11 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
             remaining -= alike
             out += alike
             for _ in range(alike):
-                for k in range(count):
-                    rows.ask(d, elements, ahead + k * slice_step, part.share)
-                ahead += part.share
                 for j in range(part.vectors if long else 1):
                     simd.rolled()
+                    for k in range(count):
+                        rows.ask(d, elements, ahead + k * slice_step, part.share)
+                    ahead += part.share
                     at, target = offset + j * part.step * stride, into + j * part.step
                     if stride == 1:
                         simd.prefetch(values, target + rows.AHEAD)
@@ -90,9 +91,6 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
                             there += step
                             down = down + simd.load_where(part.inside, part.all_inside, zero, elements, there)
                         total = down if i == 0 else total + down
-                    if long:
-                        column = part.first + j * part.step
-                        width = simd.load_or(one, widths, column, 0, w.output - column)
                     result = across(d, total, w.kernel) / (width * simd.splat(d, heights[line]))
                     simd.store_first(values, target, result, part.outputs)
                 into += w.output
@@ -110,7 +108,7 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         d = more[0]
         return rows.sweep(
             start, stop, more[4], h, w, d, simd.widened(d, many), elements, source, values, positions, pool, None, more,
-            long,
+            long, more[5], more[6],
         )  # fmt: skip
 
     def body(start, stop, geometry, x, heights, widths, y):
@@ -123,11 +121,15 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         source, tall = rows.stacked(layout(x), z, h, stop)
         # Of planes that are taken for one, all rows of windows have the same height.
         lines = 1 if tall.output > h.output and not kept else z.output * h.output
-        more = (d, simd.pointer(heights), simd.pointer(widths), lines, z if deep else ONE)
+        far = is_far(geometry) and not kept
+        held_array = np.empty(HELD + 2 * simd.BYTES if far else 0, y.dtype)
+        held = None if kept else simd.pointer(held_array)
+        more = (d, simd.pointer(heights), simd.pointer(widths), lines, z if deep else ONE, held, far)
         if kept:
             rows.sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, add, None)
         else:
             pool_rows(start, stop, tall, w, simd.pointer(x), source, simd.pointer(y), None, more)
+        simd.keep((held_array,))
 
     body.__name__ = f"avg_pool-{stride}-{many}{'-deep' * deep}{'-kept' * kept}{'-long' * long}"
     return Kernel(body, writes=1)

@@ -19,7 +19,7 @@ FAR = 1 << 23
 CLEARED = 1 << 25
 #: So many elements are held back: stores wait for those before, so that of four times as many, nothing is computed
 #: meanwhile; it takes 1.1 to 1.3 times as long.
-HELD = 1 << 10
+HELD = 3 << 8
 
 
 def _last_cache() -> int:
@@ -67,15 +67,14 @@ def make_room(result, held, held_from, into, count, room, far):
     """Return where in the result what is held begins: at `into`, if `count` more have no room and those before go.
 
     Of what is far, the elements of a cache line that is not whole stay, beyond that room, as it would be read to be
-    written to in part.
+    written to in part; behind what is held, a vector can be read.
     """
     if into + count - held_from > room:
         held_count = into - held_from
         rest = min(held_count, simd.within_line(simd.offset(result, into))) if far else 0
         write_held(result, held_from, held, held_count - rest, far)
-        for i in range(rest):
-            simd.rolled()
-            held[i] = held[held_count - rest + i]
+        if rest > 0:
+            simd.to_front(held, held_count - rest)
         held_from = into - rest
     return held_from
 

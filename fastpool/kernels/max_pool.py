@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
+
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import NOWHERE, ONE, axes, layout
+from fastpool.kernels.hold import HELD, is_far
 from fastpool.kernels.launch import Kernel
 from fastpool.kernels.rows import (
     AHEAD,
@@ -106,7 +109,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
     @inline
     def pool(elements, source, h, w, part, values, positions, careful, more):
         """Pool one vector of each row of a group; return whether there was a NaN."""
-        d, dp, firsts, z = more
+        d, dp, firsts, z, _, _ = more
         lowest = simd.splat(simd.widened(d, many), simd.lowest(d))
         first_at = simd.splat(dp, 0)
         if part.column < 0:
@@ -124,11 +127,11 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
             remaining -= alike
             out += alike
             for _ in range(alike):
-                for k in range(count):
-                    ask(d, elements, ahead + k * slice_step, part.share)
-                ahead += part.share
                 for j in range(part.vectors if long else 1):
                     simd.rolled()
+                    for k in range(count):
+                        ask(d, elements, ahead + k * slice_step, part.share)
+                    ahead += part.share
                     at, target = offset + j * part.step * stride, into + j * part.step
                     if positions is None:
                         if stride == 1:
@@ -183,8 +186,9 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         d = more[0]
         wide = simd.widened(d, many)
         return sweep(
-            start, stop, more[3], h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long
-        )
+            start, stop, more[3], h, w, d, wide, elements, source, values, positions, pool, simd.nans(d), more, long,
+            more[4], more[5],
+        )  # fmt: skip
 
     def body(start, stop, geometry, x, y, argmax):
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
@@ -196,7 +200,9 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         firsts = simd.pointer(first_scratch)
         for i in range(first_scratch.size):
             firsts[i] = max(0, w.before - i * w.stride)
-        more = (d, dp, firsts, z if deep else ONE)
+        far = is_far(geometry) and not kept
+        held_array = np.empty(HELD + 2 * simd.BYTES if far else 0, y.dtype)
+        more = (d, dp, firsts, z if deep else ONE, None if kept else simd.pointer(held_array), far)
         if kept and argmax is None:
             sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, larger, simd.nans(d))
         elif kept:
@@ -204,7 +210,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         else:
             source, h = stacked(layout(x), z, h, stop)
             pool_rows(start, stop, h, w, simd.pointer(x), source, simd.pointer(y), simd.pointer(argmax), more)
-        simd.keep((first_scratch,))
+        simd.keep((first_scratch, held_array))
 
     variant = f"{'-deep' * deep}{'-kept' * kept}{'-long' * long}{'-overlap' * overlap}"
     body.__name__ = f"max_pool-{stride}-{many}{variant}"

@@ -116,7 +116,7 @@ def route(of_pixels: bool) -> Kernel:
         # What is held back: all that is far, and the last rows, over whose end there is nothing to run.
         room = 2 * piece if long else max(HELD, most * h.stride * line)
         spare = 2 * max(lanes, channels) if of_pixels else 2 * lanes
-        held_array = np.empty(room + spare + simd.BYTES, dx.dtype)
+        held_array = np.empty(room + spare + 2 * simd.BYTES, dx.dtype)
         held, holding, held_from = simd.pointer(held_array), far and not long, start * line
         # Counted on, as a division takes as long as a short row.
         number, y = start // h.input, start % h.input
@@ -279,7 +279,7 @@ def collect(odd: bool, long: bool) -> Kernel:
         edges = simd.pointer(edge_table)
         # And over the ends of rows, into what is written next. What is far is held back, and the last rows are.
         far = is_far(geometry)
-        held_array = np.empty(HELD + 2 * (piece + 2 * lanes) + simd.BYTES, dx.dtype)
+        held_array = np.empty(HELD + 2 * (piece + 2 * lanes) + 2 * simd.BYTES, dx.dtype)
         held, holding, held_from = simd.pointer(held_array), far, start * w.input
         into, limit = start * w.input, stop * w.input
         row, plane, y = start, start // rows, start % rows

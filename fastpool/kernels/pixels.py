@@ -425,7 +425,7 @@ def sweep_back(start, stop, geometry, dy, argmax, dx, more):
     rows_table = np.empty((3, z.kernel * h.kernel), np.int64)
     row_windows, row_places, row_at = simd.pointer(rows_table), simd.pointer(rows_table[1]), simd.pointer(rows_table[2])
     result, holding = simd.pointer(dx), is_far(geometry) and channels <= HELD
-    held_array = np.empty(HELD + simd.BYTES if holding else 0, dx.dtype)
+    held_array = np.empty(HELD + 2 * simd.BYTES if holding else 0, dx.dtype)
     held, held_from, into = simd.pointer(held_array), start * dx.shape[3], start * dx.shape[3]
     d, share = simd.tag(dx), 0 if holding or dx.nbytes < FAR else channels
     gradients, positions = simd.pointer(dy), simd.pointer(argmax)
@@ -534,7 +534,7 @@ def sweep_apart(start, stop, geometry, dy, positions, dx, write, more):
     # What is far from any cache is held back, to be written past them in long runs, as it need not be read then.
     room = max(HELD, min(w.input, max(step, w.places)) * channels)
     holding, asking = is_far(geometry) and room <= LONGEST, dx.nbytes >= FAR
-    held_array = np.empty(room + simd.BYTES if holding else 0, dx.dtype)
+    held_array = np.empty(room + 2 * simd.BYTES if holding else 0, dx.dtype)
     held, held_from = simd.pointer(held_array), start * line
     ahead = AHEAD_BACK if asking and not holding else 0
     for row in range(start, stop):

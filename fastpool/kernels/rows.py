@@ -4,10 +4,11 @@ A vector holds neighbouring elements of a row. A window's rows are reduced to on
 that to outputs, by shuffles: nothing but input and result is read or written, and a row of any length costs as
 many vectors as it fills. Lanes on padding are masked, with one mask for all rows of a group.
 
-What lies in memory is asked for a group ahead, in the order of its addresses: a window's rows side by side,
+What lies in memory is asked for ahead, in the order of its addresses: a window's rows side by side,
 where they are wide, would be read with half the bandwidth on Zen 4.
 
-In long rows, those vectors are taken one after the other that need no mask: rows of thousands take half the time.
+In long rows, those vectors are taken one after the other that need no mask: rows of a hundred take .7 to .8 of the
+time, of thousands half.
 
 Windows of three axes have the rows of some slices, and are deep: they go through all of these, side by side. Where
 slices are in several windows, or two of short rows in one, they are kept instead. For values, elements are reduced
@@ -26,16 +27,18 @@ import numpy as np
 from fastpool.kernels import simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import Axis, Layout, ceil_div, layout, places_inside, plane_offset
+from fastpool.kernels.hold import HELD, make_room, write_held
 from fastpool.window import Window
 
 #: The widest windows, and distances between windows, that shuffles are written for.
 WIDEST, FURTHEST = 8, 8
 #: Windows of so many rows, and twice as many rows and columns, are high; so many places, up to two apart, are many.
 HIGH, MANY = 8, 40
-#: Rows of so many outputs are long, of so many short.
-LONG, SHORT = 256, 8
-#: Groups have about so many bytes.
-GROUP = 1 << 13
+#: Rows of so many outputs are long, of so many if windows use what those before did, or values are one apart, and of so
+#: many short.
+LONG, LONGER, SHORT = 64, 256, 8
+#: Groups have about so many bytes, those of long rows so many: what is worked out for each takes as long as 4 KB in L2.
+GROUP, LONG_GROUP = 3 << 12, 1 << 14
 #: So many bytes of reduced rows are pooled at a time.
 REDUCED = 1 << 14
 #: So many bytes of pooled slices are kept, and their positions. Of shorter rows there are some in it.
@@ -44,6 +47,8 @@ KEPT = 1 << 18
 MARGIN = 8
 #: Arrays of fewer bytes are in some cache, where asking ahead costs more than it gains.
 FAR = 1 << 21
+#: What lies in memory is asked for so many bytes ahead, in the last cache, and from so many bytes on.
+LEAD, LEAD_FAR, FARTHER = 1 << 13, 1 << 14, 1 << 24
 #: Of windows one apart, results are asked for so many elements ahead: .55 to .9 of the time, from memory.
 AHEAD = 1 << 11
 
@@ -94,7 +99,7 @@ class Part(NamedTuple):
     all_inside: bool
     outputs: int  # how many lanes to write: all, where those behind the outputs are overwritten
     into: int  # the offset of the first row's vector in the result
-    ahead: int  # the offset of what to ask for meanwhile, and how much of it with every row
+    ahead: int  # the offset of what to ask for meanwhile, and how much of it with every vector
     share: int
 
 
@@ -169,16 +174,23 @@ def ask_vector(d, memory, offset):
 
 
 @inline
-def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, pool, nans, more, long):
+def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, pool, nans, more, long, held, far):
     """Call `pool(elements, source, h, w, part, values, positions, careful, more)` for the rows from start to stop.
 
     It reads vectors of the tag `wide` and writes such of the tag `d`, to `values`, and to `positions` if that is not
     None, from `part.into` on and every further row after w.output elements. It returns whether it met one of the
     `nans`, which cost it more: then it is called again, to be careful with them. None are met where `nans` is None.
-    `sweep` returns whether any was.
+    `sweep` returns whether any was. Values that are far from any cache are held back in `held`, unless that is None,
+    or there are as many as elements, or positions beside rows of one vector: that takes 1.1 to 1.3 times as long.
     """
     lanes, wide_lanes = simd.lanes(d), simd.lanes(wide)
-    rows = max(1, GROUP // (z.stride * h.stride * w.input * source.item))
+    line = z.stride * h.stride * w.input * source.item
+    rows = max(1, (LONG_GROUP if long else GROUP) // line)
+    lead = max(1, (LEAD_FAR if source.nbytes >= FARTHER else LEAD) // line)
+    to, held_from = values, start * w.output
+    holding = far and w.output <= HELD and h.stride * w.stride > 1 and (positions is None or w.output > lanes)
+    if holding:
+        rows = min(rows, HELD // w.output)
     outputs = min(lanes, (wide_lanes - w.kernel) // w.stride + 1)
     # What is written behind the only vector of a row, the next row overwrites.
     alone = w.output <= outputs
@@ -190,16 +202,18 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
         share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
     for row in range(start, stop, rows):
         behind = min(stop, row + rows)
+        if held is not None:  # noqa: SIM102 (the compiler's question, that the next one is not mixed into)
+            if holding:
+                held_from = make_room(values, held, held_from, row * w.output, (behind - row) * w.output, HELD, True)
+                to = simd.offset(held, -held_from)
         plane, out = (behind - 1) // h.output, (behind - 1) % h.output
         last_row = min(h.input - 1, out * h.stride - h.before + (h.kernel - 1) * h.dilation)
         if z.input > 1:  # the last slice that this window might have, and all of its rows: those before may
             last_slice = min(z.input - 1, plane % z.output * z.stride - z.before + (z.kernel - 1) * z.dilation)
             last_row = last_slice * h.input + h.input - 1
         readable = source.end - plane_offset(source, plane // z.output) - last_row * source.row_step
-        if out + 1 == h.output:
-            plane, out = plane + 1, -1
-        base, _, _ = window_slices(source, z, h.input, plane)
-        ahead = base + ((out + 1) * h.stride - h.before) * source.row_step
+        base, _, _ = window_slices(source, z, h.input, (row + lead) // h.output)
+        ahead = base + ((row + lead) % h.output * h.stride - h.before) * source.row_step
         into = row * w.output
         i = 0
         while i < w.output:
@@ -226,15 +240,18 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
                 lanes if alone and behind * w.output + lanes <= (stop + 1) * w.output else min(lanes, w.output - i),
                 into + i,
                 ahead,
-                share * vectors,
+                share,
             )
             if nans is None:
-                pool(elements, source, h, w, part, values, positions, False, more)
-            elif pool(elements, source, h, w, part, values, positions, False, more):
-                pool(elements, source, h, w, part, values, positions, True, more)
+                pool(elements, source, h, w, part, to, positions, False, more)
+            elif pool(elements, source, h, w, part, to, positions, False, more):
+                pool(elements, source, h, w, part, to, positions, True, more)
                 met = True
             ahead += share * vectors * (behind - row)
             i += vectors * outputs
+    if held is not None:  # noqa: SIM102
+        if holding:
+            write_held(values, held_from, held, stop * w.output - held_from, True)
     return met
 
 

@@ -326,6 +326,20 @@ def within_line(typingctx: Any, memory: types.CPointer) -> Any:
 
 
 @intrinsic
+def to_front(typingctx: Any, memory: types.CPointer, offset: types.Integer) -> Any:
+    """Copy a vector's elements from an offset to the front of memory, be it over themselves."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory, offset = args
+        vector = ir.VectorType(ir.IntType(8), BYTES).as_pointer()
+        v = builder.load(builder.bitcast(builder.gep(memory, [offset]), vector), align=1)
+        builder.store(v, builder.bitcast(memory, vector), align=1)
+        return context.get_dummy_value()
+
+    return types.none(memory, types.intp), codegen
+
+
+@intrinsic
 def copy(
     typingctx: Any,
     memory: types.CPointer,
@@ -365,7 +379,8 @@ def stream(
         before = builder.and_(builder.neg(builder.ptrtoint(to, i64)), i64(BYTES - 1))
         head = builder.udiv(before, i64(size))
         head = builder.select(builder.icmp_signed("<", head, count), head, count)
-        cgutils.raw_memcpy(builder, to, source, head, size)
+        with builder.if_then(builder.icmp_signed(">", head, i64(0)), likely=False):  # spares a call
+            cgutils.raw_memcpy(builder, to, source, head, size)
         blocks = builder.udiv(builder.sub(count, head), lanes)
         vector = ir.VectorType(to.type.pointee, BYTES // size)
         with cgutils.for_range(builder, blocks) as loop:
@@ -374,9 +389,9 @@ def stream(
             st = builder.store(v, builder.bitcast(builder.gep(to, [at]), vector.as_pointer()), align=BYTES)
             st.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
         done = builder.add(head, builder.mul(blocks, lanes))
-        cgutils.raw_memcpy(
-            builder, builder.gep(to, [done]), builder.gep(source, [done]), builder.sub(count, done), size
-        )
+        rest = builder.sub(count, done)
+        with builder.if_then(builder.icmp_signed(">", rest, i64(0)), likely=False):
+            cgutils.raw_memcpy(builder, builder.gep(to, [done]), builder.gep(source, [done]), rest, size)
         return context.get_dummy_value()
 
     return types.none(memory, types.intp, source, types.intp, types.intp), codegen
