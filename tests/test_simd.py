@@ -556,6 +556,35 @@ def test_lanes(name, dtype):
     same_bits(actual, expected.astype(dtype))
 
 
+@every_number
+@pytest.mark.parametrize("times", [1, 2, 8])
+@pytest.mark.parametrize("start", ["mask", "sum", "wide sum"])
+def test_see(dtype, times, start):
+    width = times if start == "wide sum" else 1
+
+    @njit
+    def nothing(d):
+        return simd.no_nan(d) if start == "mask" else simd.splat(simd.widened(d, width), 0)
+
+    @njit
+    def run(x, found):
+        d = simd.tag(x)
+        for i in range(len(found)):
+            seen = nothing(d)
+            for at in range(2):
+                seen = simd.see(seen, simd.load(simd.widened(d, times), simd.pointer(x[i, at]), 0))
+            found[i] = simd.saw_nan(seen)
+
+    size = times * lanes_of(dtype)
+    x = np.ones((2 * size + 1, 2, size), dtype)
+    if dtype.kind == "f":  # in every lane of the first one, or of the second
+        x[:-1].reshape(2 * size, -1)[np.diag_indices(2 * size)] = np.nan
+        x[-1, 0, 0], x[-1, 1, 1] = np.inf, -0.0
+    found = np.empty(len(x), bool)
+    run(x, found)
+    same_values(found, np.isnan(x).any(axis=(1, 2)))
+
+
 @every_integer
 def test_bitwise(dtype):
     @njit

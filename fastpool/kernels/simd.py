@@ -1216,6 +1216,60 @@ def _nan_test(v: Vector, predicate: str, of_integers: bool) -> Any:
 
 
 @intrinsic
+def no_nan(typingctx: Any, d: Tag) -> Any:
+    """That no NaN was seen, for `see` to add to: a mask, where CPUs have such; else zeros, which do as well.
+
+    One compare of two registers adds to a mask what both have. A sum is NaN if an element is, or infinities are.
+    Sums may have as many lanes as what they see.
+    """
+    has_masks = isinstance(d.element, types.Float) and _has_masks(cpu_target.target_context, ir.FloatType())
+    seen = Vector(types.boolean if has_masks else d.element, d.lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = context.get_value_type(seen)
+        return ir.Constant(vector, [vector.element(int(has_masks))] * d.lanes)
+
+    return seen(d), codegen
+
+
+@intrinsic
+def see(typingctx: Any, seen: Vector, v: Vector) -> Any:
+    """`seen`, and what NaN a vector has, of as many lanes or some times as many."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total, vector = args
+        if isinstance(v.element, types.Integer):
+            return total
+        lanes = list(range(v.lanes))
+        parts = [_shuffled(builder, vector, vector, lanes[i : i + seen.lanes]) for i in lanes[:: seen.lanes]]
+        if seen.element == types.boolean:
+            for p, q in zip(parts[::2], parts[1::2] or parts):
+                total = builder.and_(total, builder.fcmp_ordered("ord", p, q))
+            return total
+        while len(parts) > 1:
+            parts = [builder.fadd(p, q) for p, q in zip(parts[::2], parts[1::2])]
+        return builder.fadd(total, parts[0])
+
+    return seen(seen, v), codegen
+
+
+@intrinsic
+def saw_nan(typingctx: Any, seen: Vector) -> Any:
+    """Whether `see` saw a NaN, or, of a sum, infinities of both signs."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(seen.element, types.Integer):
+            return _I1(False)
+        numbers = args[0]
+        if isinstance(seen.element, types.Float):
+            numbers = builder.fcmp_ordered("ord", numbers, numbers)
+        bits = builder.bitcast(numbers, ir.IntType(seen.lanes))
+        return builder.icmp_unsigned("!=", bits, bits.type(-1))
+
+    return types.boolean(seen), codegen
+
+
+@intrinsic
 def any_lane(typingctx: Any, mask: Vector) -> Any:
     """Whether the mask is set anywhere."""
 
