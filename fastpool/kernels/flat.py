@@ -453,7 +453,7 @@ def max_pool_flat(deep: bool) -> Kernel:
         """Pool the rows of x (A, B, D * H, W) from start to stop, counted over its planes."""
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        dp = simd.position_tag(d, argmax)
+        dp = simd.mask_tag(d, argmax)
         wide, wide_dp = simd.several(d), simd.several(dp)
         planes = ONE if deep else z
         through = z if deep and argmax is None else ONE

@@ -198,7 +198,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
         z, h, w = axes(geometry)
         d = simd.tag(x)
-        dp = simd.position_tag(d, argmax)
+        dp = simd.mask_tag(d, argmax)
         # Of each window that may begin in the padding, the first place that is an element.
         first_scratch = simd.scratch(dp, w.before + simd.lanes(d))
         firsts = simd.pointer(first_scratch)

@@ -121,7 +121,7 @@ def max_pool_large(start, stop, geometry, x, y, argmax):
     """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
     z, h, w = axes(geometry)
     d = simd.tag(x)
-    dp = simd.position_tag(d, argmax)
+    dp = simd.mask_tag(d, argmax)
     t = tile(z, h, w, stop - start, simd.lanes(d), 1 if argmax is None else 2)
     plans = np.empty((2, 2 * (h.kernel + w.kernel) + t.slices), np.int64)
     passes_of = np.zeros((2, 5), np.int64)

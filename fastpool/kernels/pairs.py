@@ -243,7 +243,7 @@ def collect(odd: bool, long: bool) -> Kernel:
         """
         z, h, w = axes(geometry)
         d = simd.tag(dy)
-        dp = simd.position_tag(d, argmax)
+        dp = simd.mask_tag(d, argmax)
         lanes = simd.lanes(d)
         given = layout(dy)
         gradients, positions, result = simd.pointer(dy), simd.pointer(argmax), simd.pointer(dx)
@@ -336,14 +336,14 @@ def collect(odd: bool, long: bool) -> Kernel:
                             p = simd.load(dp, from_argmax, lines[t + 1] + j) + first_place
                             q = simd.load(dp, from_argmax, lines[t + 1] + j + step) + first_place
                             v, u = simd.load(d, from_dy, lines[t] + j), simd.load(d, from_dy, lines[t] + j + step)
-                            u = simd.select(q == simd.load(dp, other, j), u, zero)
+                            in_other = q == simd.load(dp, other, j)
                             # In the order of places: that in the other window is the first, or the last.
                             if odd:
-                                odds = odds + u
-                            even = even + simd.select(p == simd.load(dp, one, j), v, zero)
-                            odds = odds + simd.select(p == simd.load(dp, two, j), v, zero)
+                                odds = simd.add_where(in_other, odds, u)
+                            even = simd.add_where(p == simd.load(dp, one, j), even, v)
+                            odds = simd.add_where(p == simd.load(dp, two, j), odds, v)
                             if not odd:
-                                even = even + u
+                                even = simd.add_where(in_other, even, u)
                         simd.store(to_dx, 2 * j, simd.zip_lower(even, odds))
                         simd.store(to_dx, 2 * j + lanes, simd.zip_upper(even, odds))
                     begin = end

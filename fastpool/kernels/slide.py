@@ -255,7 +255,7 @@ def max_pool_slide(start, stop, geometry, x, y, argmax):
     """Pool the rows of x (A, B, H, W) from start to stop, counted over its planes."""
     _, h, w = axes(geometry)
     d = simd.widened(simd.tag(x), VECTORS)
-    dp = simd.position_tag(d, argmax)
+    dp = simd.mask_tag(d, argmax)
     s, arrays = scratch(h, w, d, dp, x.size, argmax is not None, simd.lowest(d))
     sweep(
         start, stop, ONE, ONE, h, w, d, simd.pointer(x), layout(x), s, simd.pointer(y), simd.pointer(argmax),

@@ -173,7 +173,7 @@ def sweep(start, stop, z, h, w, t, d, x, y, argmax, padding, reduce, finish, nan
     in phase 0, of which so many places are `used`; `finish(values, positions, at, number, out, column, outputs, more)`
     is called for each row of outputs, which is at values[at:], and is row `out` of slice `number`, from `column` on.
     """
-    dp = simd.position_tag(d, argmax)
+    dp = simd.mask_tag(d, argmax)
     source = layout(x)
     elements, result, result_at = simd.pointer(x), simd.pointer(y), simd.pointer(argmax)
     size = t.slices * t.slice_size

@@ -301,7 +301,7 @@ def max_pool_whole(start, stop, geometry, x, y, argmax):
     """Take the first maximum of the planes from start to stop of x (A, B, D * H, W), and where it is."""
     z, h, w = axes(geometry)
     d = simd.tag(x)
-    dp, lanes = simd.position_tag(d, argmax), simd.lanes(d)
+    dp, lanes = simd.mask_tag(d, argmax), simd.lanes(d)
     source, planes, many = lie(d, x, z, h, w)
     scratch, numbers_scratch = simd.scratch(d, many * lanes), simd.scratch(dp, lanes)
     at_scratch = simd.scratch(dp, 0 if argmax is None else many * lanes)

@@ -232,7 +232,7 @@ def max_pool_wide(start, stop, geometry, x, y, argmax):
     """Pool the output rows from start to stop, counted over all planes of x (N, C, D * H, W)."""
     z, h, w = axes(geometry)
     d = simd.widened(simd.tag(x), VECTORS)
-    dp = simd.position_tag(d, argmax)
+    dp = simd.mask_tag(d, argmax)
     s, arrays = scratch(w, d, dp, argmax is not None, simd.lowest(d))
     sweep(
         start, stop, z, h, w, d, dp, simd.pointer(x), layout(x), s, simd.pointer(y), simd.pointer(argmax),
