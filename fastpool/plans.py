@@ -85,7 +85,7 @@ class Kernels:
     flat: Callable[..., Kernel]
     small: Callable[..., Kernel]
     large: Kernel
-    pixels: Kernel
+    pixels: Callable[..., Kernel]
     pixels_large: Kernel
     keeping: int  # see `fastpool.kernels.pixels.by_rows`
 
@@ -225,7 +225,9 @@ def pooling(
     kernel, stride, _ = w.in_row
     result = dtype if divisors is None else arguments.floating(dtype)
     if layout.by_pixels(trailing):
-        chosen = kernels.pixels_large if pixels.by_rows(w, kernels.keeping) else kernels.pixels
+        by_rows, size = pixels.by_rows(w, kernels.keeping), prod(pooled)
+        far = hold.far(size * result.itemsize, (prod(shape) + size) * result.itemsize, new=False)
+        chosen = kernels.pixels_large if by_rows else kernels.pixels(far and prod(trailing) > FEW)
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
     elif prod(shape) >= FLATTENED and slide.suits(w):
