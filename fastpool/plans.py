@@ -394,7 +394,8 @@ def unfolding(
     rows_out, nbytes = n * c * prod(w.output[:-1]), (prod(shape) + prod(result)) * dtype.itemsize
     small = _one_by_one(w, n * c) and w.output[-1] <= NARROW_UNFOLDED[len(w.output) - 1]
     if _from_first(w) and w.input[-1] > NARROW_JOINED and unfold.splits(w, dtype.itemsize):
-        kernel = unfold.split
+        far = hold.far(prod(result) * dtype.itemsize, nbytes, new=False)
+        kernel = unfold.split(far and len(spatial) < 3 and w.output[-1] >= unfold.ROWS_IN_ORDER)
     else:
         kernel = small_columns.unfold_small(batch) if small else unfold.unfold
     return Plan(w, result, dtype, result, (), kernel, rows_out, nbytes, (x,), (cols,))

@@ -56,6 +56,7 @@ CASES = [
     ((70, 2, 6, 6), {"kernel_size": 2, "stride": 1}),
     ((2, 3, 20, 20), {"kernel_size": 5, "stride": 1, "padding": 2}),
     ((2, 3, 21, 38), {"kernel_size": (3, 4), "stride": (4, 5)}),
+    ((2, 2, 23, 140), {"kernel_size": (4, 3), "stride": (4, 3), "padding": ((0, 1), (0, 1))}),
     ((2, 3, 20, 37), {"kernel_size": (3, 4), "stride": (3, 4), "padding": ((0, 2), (0, 3))}),
     ((1, 3, 6, 8, 34), {"kernel_size": 2, "stride": 2}),
     ((3, 5, 700), {"kernel_size": 3, "stride": 2, "padding": 1}),

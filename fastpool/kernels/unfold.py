@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastpool.kernels import shuffle, simd
 from fastpool.kernels.compiled import inline
 from fastpool.kernels.geometry import axes, ceil_div, layout, plane_offset
 from fastpool.kernels.hold import FAR, is_far
-from fastpool.kernels.launch import kernel
+from fastpool.kernels.launch import Kernel, kernel
 from fastpool.kernels.pairs import clear
 from fastpool.kernels.rows import ask
 from fastpool.kernels.tile import fill
@@ -25,6 +26,8 @@ LONG = 1 << 8
 WIDE_SHEET = 1 << 17
 #: Rows of windows are split some at a time, of so many elements; longer ones are not put together first.
 SPLIT, LONGEST = 1 << 12, 1 << 15
+#: From memory, rows of so many windows are split in the order in which they lie there.
+ROWS_IN_ORDER = 32
 
 
 def _deal_every(stride: int) -> Any:
@@ -262,62 +265,74 @@ def splits(w: Window, itemsize: int) -> bool:
     return 1 < w.kernel_size[-1] == w.stride[-1] <= shuffle.MOST and whole >= simd.BYTES // (4 * itemsize)
 
 
-@kernel()
-def split(start, stop, geometry, x, cols):
-    """Fill the columns of the output rows from start to stop, as `unfold` does.
+@cache
+def split(in_order: bool) -> Kernel:
+    """Return the kernel for windows side by side from the first element on: every element is in one.
 
-    This is for windows side by side from the first element on: every element is in one. A row's elements are shuffled
-    apart to where they belong; its last vector overlaps the one before. What is far from any cache is put together
-    near it, some rows of windows at a time, to be written past them in long runs. This costs a load, a shuffle and a
-    store of every element.
+    A row's elements are shuffled apart to where they belong; its last vector overlaps the one before. What is far from
+    any cache is put together near it, some rows of windows at a time, to be written past them in long runs. This costs
+    a load, a shuffle and a store of every element. Rows are taken in order, or all first ones of some rows of windows,
+    then all second ones: of 32 windows and more, the former takes .8 to .9 of the time from memory, 1.1 from a cache.
     """
-    z, h, w = axes(geometry)
-    d = simd.tag(x)
-    source, blocks = layout(x), layout(cols)
-    image, result = simd.pointer(x), simd.pointer(cols)
-    taps, slice_step = z.places * h.places * w.places, h.input * source.row_step
-    far = is_far(geometry) and taps * w.output <= LONGEST
-    # A window of a row may reach over its end, and the next one be behind it.
-    whole = min(w.output, w.input // w.places)
-    most = max(1, SPLIT // (h.places * w.places * w.output))
-    sheet_array = np.empty(taps * most * w.output if far else 0, cols.dtype)
-    sheet = simd.pointer(sheet_array)
-    line = h.stride * source.row_step
-    row, number, out = start, start // h.output, start % h.output
-    plane, out_slice = number // z.output, number % z.output
-    while row < stop:
-        many = min(most, h.output - out, stop - row)
-        base = plane_offset(source, plane) + out * line
-        begin = plane_offset(blocks, plane) + (out_slice * h.output + out) * w.output
-        to, into, pitch, length = result, begin, blocks.row_step, many * w.output
-        if far:
-            to, into, pitch = sheet, 0, length
-        ahead = many * line if source.nbytes >= FAR else 0
-        for r in range(z.places * h.places):
-            deep, y = out_slice * z.stride, r
-            if z.places > 1:
-                deep, y = deep + r // h.places, r % h.places
-            lines = many
-            if deep >= z.input:
-                lines = 0
-            elif (out + many - 1) * h.stride + y >= h.input:
-                lines = max(0, ceil_div(h.input - y, h.stride) - out)
-            at, to_row = base + deep * slice_step + y * source.row_step, into + r * w.places * pitch
-            shuffle.separate(d, w.places, image, at, line, to, to_row, w.output, pitch, lines, whole, ahead)
-            for k in range(w.places if lines < many or whole < w.output else 0):
-                column = whole * w.places + k
-                for i in range(lines if whole < w.output else 0):
-                    first = to_row + k * pitch + i * w.output
-                    clear(d, to, first + whole, first + w.output)
-                    if column < w.input:
-                        to[first + whole] = image[at + i * line + column]
-                clear(d, to, to_row + k * pitch + lines * w.output, to_row + k * pitch + length)
-        for tap in range(taps if far else 0):
-            put(d, result, begin + tap * blocks.row_step, sheet, tap * length, length, True)
-        row += many
-        out += many
-        if out == h.output:
-            out, out_slice = 0, out_slice + 1
-        if out_slice == z.output:
-            out_slice, plane = 0, plane + 1
-    simd.keep((sheet_array,))
+
+    def body(start, stop, geometry, x, cols):
+        """Fill the columns of the output rows from start to stop, as `unfold` does."""
+        z, h, w = axes(geometry)
+        d = simd.tag(x)
+        source, blocks = layout(x), layout(cols)
+        image, result = simd.pointer(x), simd.pointer(cols)
+        places, slice_step = z.places * h.places, h.input * source.row_step
+        taps = places * w.places
+        far = is_far(geometry) and taps * w.output <= LONGEST
+        # A window of a row may reach over its end, and the next one be behind it.
+        whole = min(w.output, w.input // w.places)
+        most = max(1, SPLIT // (h.places * w.places * w.output))
+        sheet_array = np.empty(taps * most * w.output if far else 0, cols.dtype)
+        sheet = simd.pointer(sheet_array)
+        line = h.stride * source.row_step
+        row, number, out = start, start // h.output, start % h.output
+        plane, out_slice = number // z.output, number % z.output
+        while row < stop:
+            many = min(most, h.output - out, stop - row)
+            base = plane_offset(source, plane) + out * line
+            begin = plane_offset(blocks, plane) + (out_slice * h.output + out) * w.output
+            to, into, pitch, length = result, begin, blocks.row_step, many * w.output
+            if far:
+                to, into, pitch = sheet, 0, length
+            ahead = many * line if source.nbytes >= FAR else 0
+            for part in range(many * places if in_order else places):
+                first, r = (part // places, part % places) if in_order else (0, part)
+                deep, y = out_slice * z.stride, r
+                if z.places > 1:
+                    deep, y = deep + r // h.places, r % h.places
+                lines = many
+                if deep >= z.input:
+                    lines = 0
+                elif (out + many - 1) * h.stride + y >= h.input:
+                    lines = max(0, ceil_div(h.input - y, h.stride) - out)
+                at = base + deep * slice_step + y * source.row_step + first * line
+                to_row = into + r * w.places * pitch + first * w.output
+                size = length
+                if in_order:
+                    lines, size = min(max(0, lines - first), 1), w.output
+                shuffle.separate(d, w.places, image, at, line, to, to_row, w.output, pitch, lines, whole, ahead)
+                for k in range(w.places if lines * w.output < size or whole < w.output else 0):
+                    column = whole * w.places + k
+                    for i in range(lines if whole < w.output else 0):
+                        ends = to_row + k * pitch + i * w.output
+                        clear(d, to, ends + whole, ends + w.output)
+                        if column < w.input:
+                            to[ends + whole] = image[at + i * line + column]
+                    clear(d, to, to_row + k * pitch + lines * w.output, to_row + k * pitch + size)
+            for tap in range(taps if far else 0):
+                put(d, result, begin + tap * blocks.row_step, sheet, tap * length, length, True)
+            row += many
+            out += many
+            if out == h.output:
+                out, out_slice = 0, out_slice + 1
+            if out_slice == z.output:
+                out_slice, plane = 0, plane + 1
+        simd.keep((sheet_array,))
+
+    body.__name__ = f"split{'-in-order' * in_order}"
+    return Kernel(body, writes=1)
