@@ -16,6 +16,8 @@ Array = np.ndarray[Any, Any]
 WINDOWS = ((1, 1), (1, 0), (2, 0), (3, 0))
 #: Images that one thread is enough for, and such that more are used for, with rows of one vector, of two, and longer.
 SHAPES = tuple((size // width // 64, 4, 16, width) for width in (16, 32, 256, 1024) for size in (1 << 16, 1 << 20))
+#: What pools, or lays out, arrays of so many bytes is far from any cache, and has kernels of its own.
+FAR = 1 << 26
 
 
 def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -47,6 +49,13 @@ def calls(dtype: np.dtype[Any]) -> Iterator[tuple[str, Callable[[], object]]]:
             columns = partial(fastpool.unfold, x, kernel_size, stride)
             yield f"unfold and im2col, stride {stride}", columns
             yield f"fold and col2im, stride {stride}", partial(fastpool.fold, columns(), shape[2:], kernel_size, stride)
+    x = np.zeros((FAR // (64**3 * dtype.itemsize), 64, 64, 64), dtype)
+    yield "unfold of large arrays, stride 2", partial(fastpool.unfold, x, 2, 2)
+    pixels: dict[str, Any] = {"stride": 2, "data_format": "channels_last"}
+    name = "of large arrays, channels_last"
+    yield f"max_pool2d {name}", partial(fastpool.max_pool2d, x, 2, **pixels)
+    yield f"max_pool2d with argmax {name}", partial(fastpool.max_pool2d, x, 2, **pixels, return_argmax=True)
+    yield f"avg_pool2d {name}", partial(fastpool.avg_pool2d, x, 2, **pixels)
 
 
 def warmup(dtypes: list[np.dtype[Any]]) -> Iterator[str]:

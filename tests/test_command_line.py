@@ -183,6 +183,11 @@ def test_warmup_leaves_nothing_to_compile(capsys):
         fastpool.max_pool2d_backward(y, argmax, x.shape, **window)
         fastpool.avg_pool2d_backward(fastpool.avg_pool2d(x, **window), x.shape, **window)
     fastpool.fold(fastpool.unfold(x, 3), (20, 20), 3)
+    large = np.zeros((32, 64, 64, 64), np.float32)
+    fastpool.unfold(large, 2, 2)
+    fastpool.max_pool2d(large, 2, data_format="channels_last", return_argmax=True)
+    fastpool.max_pool2d(large, 2, data_format="channels_last")
+    fastpool.avg_pool2d(large, 2, data_format="channels_last")
     assert set(directory.iterdir()) == before
 
 
