@@ -227,7 +227,7 @@ def pooling(
     if layout.by_pixels(trailing):
         by_rows, size = pixels.by_rows(w, kernels.keeping), prod(pooled)
         far = hold.far(size * result.itemsize, (prod(shape) + size) * result.itemsize, new=False)
-        chosen = kernels.pixels_large if by_rows else kernels.pixels(far and prod(trailing) > FEW)
+        chosen = kernels.pixels_large if by_rows else kernels.pixels(far and FEW < prod(trailing) <= hold.HELD)
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
     elif prod(shape) >= FLATTENED and slide.suits(w):
