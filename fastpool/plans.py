@@ -224,9 +224,10 @@ def pooling(
         return replace(plan, w=w, shape=pooled, pooled=pooled, trailing=trailing, laid=plan.w)
     kernel, stride, _ = w.in_row
     result = dtype if divisors is None else arguments.floating(dtype)
+    size = prod(pooled)
+    far = hold.far(size * result.itemsize, (prod(shape) + size) * result.itemsize, new=False)
     if layout.by_pixels(trailing):
-        by_rows, size = pixels.by_rows(w, kernels.keeping), prod(pooled)
-        far = hold.far(size * result.itemsize, (prod(shape) + size) * result.itemsize, new=False)
+        by_rows = pixels.by_rows(w, kernels.keeping)
         chosen = kernels.pixels_large if by_rows else kernels.pixels(far and FEW < prod(trailing) <= hold.HELD)
     elif w.whole and w.taps >= WHOLE:
         chosen = kernels.whole
@@ -237,10 +238,10 @@ def pooling(
     elif blocked.suits(w, prod(leading), _computed(result)):
         chosen = kernels.blocked
     elif rows.suits(w, wanted):
-        many, kept = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), rows.keeps(w)
+        many, kept = rows.vectors(stride, (w.output[-1] - 1) * stride + kernel), rows.keeps(w, wanted)
         deep = ndim == 3 and not kept
         sharing = wanted and not deep and w.rows_overlap
-        long = w.output[-1] >= (rows.LONGER if sharing or (stride == 1 and not wanted) else rows.LONG)
+        long = rows.long(w, wanted, sharing, far)
         overlap = {"overlap": True} if sharing and not long else {}
         chosen = kernels.small(stride, many, deep, kept, long, **overlap)
     elif stride > 2:

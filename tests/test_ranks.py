@@ -107,7 +107,7 @@ def test_slices_side_by_side(shape, stride, dilation):
     """Windows that begin and end in the padding, over slices and rows of several volumes; ties and NaN."""
     x = drawn(shape, np.dtype("f"), "ties")
     for bad in (x, np.where(drawn(shape, np.dtype("f")) > 1.5, np.float32(np.nan), x)):
-        for kernel_size in ((2, 2, 2), (3, 3, 3), (2, 3, 1)):
+        for kernel_size in ((2, 2, 2), (3, 3, 3), (4, 3, 3), (2, 3, 1)):
             before = tuple(k - 1 for k in kernel_size)
             arguments = {"kernel_size": kernel_size, "stride": stride, "padding": before, "dilation": dilation}
             y, argmax = reference.max_pool3d(bad, **arguments, return_argmax=True)
@@ -119,6 +119,21 @@ def test_slices_side_by_side(shape, stride, dilation):
                 expected = reference.avg_pool3d(and_magnitude(bad), **arguments, count_include_pad=pad)
                 y = fastpool.avg_pool3d(bad, **arguments, count_include_pad=pad)
                 near(y, *expected, sum(kernel_size))
+
+
+@pytest.mark.parametrize("kernel_size", [3, (4, 3, 2)])
+def test_volumes_in_any_order(kernel_size):
+    """Volumes that do not follow one another as they lie in memory, and slices that lie backwards."""
+    x = drawn((3, 4, 5, 6, 19), np.dtype("f"), "ties")
+    for volumes in (x.swapaxes(0, 1), x[:, ::2], x[:, :, ::-1], x[::-1, :, 1:]):
+        arguments = {"kernel_size": kernel_size, "stride": 2, "padding": 1}
+        expected, positions = reference.max_pool3d(volumes, **arguments, return_argmax=True)
+        y, argmax = fastpool.max_pool3d(volumes, **arguments, return_argmax=True)
+        same(y, expected)
+        same_values(argmax, positions)
+        same(fastpool.max_pool3d(volumes, **arguments), expected)
+        averages = fastpool.avg_pool3d(volumes, **arguments)
+        near(averages, *reference.avg_pool3d(and_magnitude(volumes), **arguments), 4 + 3 + 3)
 
 
 @pytest.mark.parametrize(

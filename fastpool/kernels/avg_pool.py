@@ -1,6 +1,6 @@
 """Average pooling, for small windows (see `fastpool.kernels.rows`), all others (`fastpool.kernels.tile`), and backward.
 
-A window is summed through its slices, down and across, or each slice down, then these, then across: its error is at
+A window is summed slice by slice, down, then across, or each slice down, then these, then across: its error is at
 most half a unit in the last place of the sum of the absolute values for each of depth + height + width additions,
 where one sum after another would have depth * height * width of them. What is shared by neighbouring windows is not
 added up once for all, but for whole slices: a running sum would carry its errors along the row.
@@ -76,7 +76,7 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
             for _ in range(alike):
                 for j in range(part.vectors if long else 1):
                     simd.rolled()
-                    for k in range(count):
+                    for k in range(part.slices):
                         rows.ask(d, elements, ahead + k * slice_step, part.share)
                     ahead += part.share
                     at, target = offset + j * part.step * stride, into + j * part.step
@@ -91,7 +91,9 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
                             there += step
                             down = down + simd.load_where(part.inside, part.all_inside, zero, elements, there)
                         total = down if i == 0 else total + down
-                    result = across(d, total, w.kernel) / (width * simd.splat(d, heights[line]))
+                    result = across(d, total, w.kernel)
+                    if not kept:
+                        result = result / (width * simd.splat(d, heights[line]))
                     simd.store_first(values, target, result, part.outputs)
                 into += w.output
                 offset += h.stride * source.row_step
@@ -111,6 +113,28 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
             long, more[5], more[6],
         )  # fmt: skip
 
+    @inline
+    def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+        """Add up the sums of each slice, and divide them."""
+        d, heights, widths, lines, _, _, _ = more
+        one = simd.splat(d, 1)
+        line = slices.into // w.output % lines
+        into, shift = slices.into, 0
+        for _ in range(slices.runs):
+            for at in range(0, slices.size, w.output):
+                height = simd.splat(d, heights[line])
+                for i in range(0, w.output, simd.lanes(d)):
+                    total = simd.load(d, kept, slices.offsets[0] + shift + at + i)
+                    for k in range(1, slices.many):
+                        simd.rolled()
+                        total = total + simd.load(d, kept, slices.offsets[k] + shift + at + i)
+                    width = simd.load_or(one, widths, i, 0, w.output - i)
+                    simd.store_before(values, into + i, total / (width * height), into + w.output)
+                into += w.output
+                line += 1
+            shift += slices.apart
+            line = line if line < lines else 0
+
     def body(start, stop, geometry, x, heights, widths, y):
         """Average the windows of the output rows from start to stop, counted over all planes of x (N, C, D * H, W).
 
@@ -126,7 +150,7 @@ def avg_pool(stride: int, many: int, deep: bool, kept: bool, long: bool) -> Kern
         held = None if kept else simd.pointer(held_array)
         more = (d, simd.pointer(heights), simd.pointer(widths), lines, z if deep else ONE, held, far)
         if kept:
-            rows.sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, add, None)
+            rows.sweep_slices(start, stop, z, h, w, d, x, y, None, pool_rows, more, merge, None)
         else:
             pool_rows(start, stop, tall, w, simd.pointer(x), source, simd.pointer(y), None, more)
         simd.keep((held_array,))

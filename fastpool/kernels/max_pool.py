@@ -22,7 +22,6 @@ from fastpool.kernels.rows import (
     rows_alike,
     stacked,
     sweep,
-    sweep_reduced,
     sweep_slices,
     window_slices,
 )
@@ -43,22 +42,27 @@ def larger(best, v, careful):
 
 
 @inline
-def merge(d, dp, kept, kept_at, slices, size, values, positions, careful):
-    """Take the maxima of what was pooled of each slice, which has so many places."""
-    into, shift = slices.into, 0
+def merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful, more):
+    """Take the maxima of what was pooled of each slice."""
+    into, shift, size = slices.into, 0, h.places * w.places
     for _ in range(slices.runs):
         for i in range(0, slices.size, simd.lanes(d)):
             best = simd.load(d, kept, slices.offsets[0] + shift + i)
-            at = simd.load(dp, kept_at, slices.offsets[0] + shift + i) + simd.splat(dp, slices.first * size)
-            for k in range(1, slices.many):
-                simd.rolled()
-                other = simd.load(d, kept, slices.offsets[k] + shift + i)
-                better = outranks(other, best, careful)
-                best = simd.select(better, other, best)
-                other_at = simd.load(dp, kept_at, slices.offsets[k] + shift + i)
-                at = simd.select(better, other_at + simd.splat(dp, (slices.first + k) * size), at)
+            if positions is None:
+                for k in range(1, slices.many):
+                    simd.rolled()
+                    best = larger(best, simd.load(d, kept, slices.offsets[k] + shift + i), careful)
+            else:
+                at = simd.load(dp, kept_at, slices.offsets[0] + shift + i) + simd.splat(dp, slices.first * size)
+                for k in range(1, slices.many):
+                    simd.rolled()
+                    other = simd.load(d, kept, slices.offsets[k] + shift + i)
+                    better = outranks(other, best, careful)
+                    best = simd.select(better, other, best)
+                    other_at = simd.load(dp, kept_at, slices.offsets[k] + shift + i)
+                    at = simd.select(better, other_at + simd.splat(dp, (slices.first + k) * size), at)
+                simd.store_before(positions, into + i, at, into + slices.size)
             simd.store_before(values, into + i, best, into + slices.size)
-            simd.store_before(positions, into + i, at, into + slices.size)
         into += slices.size
         shift += slices.apart
 
@@ -130,7 +134,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
             for _ in range(alike):
                 for j in range(part.vectors if long else 1):
                     simd.rolled()
-                    for k in range(count):
+                    for k in range(part.slices):
                         ask(d, elements, ahead + k * slice_step, part.share)
                     ahead += part.share
                     at, target = offset + j * part.step * stride, into + j * part.step
@@ -207,9 +211,7 @@ def max_pool(stride: int, many: int, deep: bool, kept: bool, long: bool, overlap
         far = is_far(geometry) and not kept
         held_array = np.empty(HELD + 2 * simd.BYTES if far else 0, y.dtype)
         more = (d, dp, firsts, z if deep else ONE, None if kept else simd.pointer(held_array), far)
-        if kept and argmax is None:
-            sweep_reduced(start, stop, z, h, w, d, x, y, pool_rows, more, larger, simd.nans(d))
-        elif kept:
+        if kept:
             sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool_rows, more, merge, simd.nans(d))
         else:
             source, h = stacked(layout(x), z, h, stop)

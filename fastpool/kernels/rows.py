@@ -10,16 +10,15 @@ where they are wide, would be read with half the bandwidth on Zen 4.
 In long rows, those vectors are taken one after the other that need no mask: rows of a hundred take .7 to .8 of the
 time, of thousands half.
 
-Windows of three axes have the rows of some slices, and are deep: they go through all of these, side by side. Where
-slices are in several windows, or two of short rows in one, they are kept instead. For values, elements are reduced
-through the slices first, to scratch in L1, and that is pooled as planes are: this costs a load from L2 for each
-window that has an element. For an argmax, which is not taken in that order, every slice is pooled once, and windows
-are merged from that, which costs a store and a load in L2. Of windows of 3 two apart, that takes three quarters of
-the time of deep ones for values, two thirds with argmax.
+Windows of three axes have the rows of some slices, and are deep: they go through all of these. Small slices are asked
+for one after the other, as they lie in memory: .4 to .6 of the time. Where slices are in several windows, each is
+sooner pooled once, and windows are merged from that, which costs a store and some loads in L2; but for values of few
+places and short rows, of which deep ones take .75 to .9 of the time.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,29 +33,31 @@ from fastpool.window import Window
 WIDEST, FURTHEST = 8, 8
 #: Windows of so many rows, and twice as many rows and columns, are high; so many places, up to two apart, are many.
 HIGH, MANY = 8, 40
-#: Rows of so many outputs are long, of so many if windows use what those before did, or values are one apart, and of so
-#: many short.
-LONG, LONGER, SHORT = 64, 256, 8
+#: Rows of so many outputs are long, of so many if rows are in several windows, or values come from memory, of so many
+#: if windows use what those before did, or values are one apart.
+LONG, LONG_FAR, LONGER = 32, 64, 256
+#: Volumes' windows of so many rows have few, and rows of so many outputs are short.
+FEW, SHORT = 9, 24
 #: Groups have about so many bytes, those of long rows so many: what is worked out for each takes as long as 4 KB in L2.
 GROUP, LONG_GROUP = 3 << 12, 1 << 14
-#: So many bytes of reduced rows are pooled at a time.
-REDUCED = 1 << 14
 #: So many bytes of pooled slices are kept, and their positions. Of shorter rows there are some in it.
 KEPT = 1 << 18
-#: Behind reduced rows so many vectors can be read.
-MARGIN = 8
 #: Arrays of fewer bytes are in some cache, where asking ahead costs more than it gains.
 FAR = 1 << 21
 #: What lies in memory is asked for so many bytes ahead, in the last cache, and from so many bytes on.
 LEAD, LEAD_FAR, FARTHER = 1 << 13, 1 << 14, 1 << 24
+#: Slices are asked for one after the other if those that windows have side by side are so many bytes.
+SLICES = 1 << 17
 #: Of windows one apart, results are asked for so many elements ahead: .55 to .9 of the time, from memory.
 AHEAD = 1 << 11
 
 
-def keeps(w: Window) -> bool:
-    """Return whether slices are kept for windows of three axes: some are in two, or they are two of short rows."""
-    short = w.kernel_size[0] == 2 and w.output[-1] <= SHORT
-    return len(w.input) == 3 and (w.kernel_size[0] > w.stride[0] or short)
+def keeps(w: Window, wanted: bool) -> bool:
+    """Return whether slices are kept for windows of three axes: some are in two, and positions of maxima are wanted, or
+    these are too many rows to go through for each.
+    """
+    few = prod(w.kernel_size[:-1]) <= FEW and w.output[-1] <= SHORT and not wanted
+    return len(w.input) == 3 and w.kernel_size[0] > w.stride[0] and not few
 
 
 def fits(w: Window) -> bool:
@@ -74,7 +75,18 @@ def suits(w: Window, wanted: bool) -> bool:
     kernel, stride, dilation = w.in_row
     many = wanted and len(w.input) == 2 and w.taps >= MANY and max(w.stride) <= 2
     slow = high(w) or many  # where each row is reduced across for every window that has it
-    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and not slow and (not keeps(w) or fits(w))
+    return kernel <= WIDEST and stride <= FURTHEST and dilation == 1 and not slow and (not keeps(w, wanted) or fits(w))
+
+
+def long(w: Window, wanted: bool, shared: bool, far: bool) -> bool:
+    """Return whether rows are long: positions of maxima may be wanted, and shared, and results far from any cache."""
+    if shared or (w.stride[-1] == 1 and not wanted):
+        least = LONGER
+    elif len(w.input) < 3 and (w.rows_overlap or (far and not wanted)):
+        least = LONG_FAR
+    else:
+        least = LONG
+    return w.output[-1] >= least
 
 
 def vectors(stride: int, span: int) -> int:
@@ -99,8 +111,9 @@ class Part(NamedTuple):
     all_inside: bool
     outputs: int  # how many lanes to write: all, where those behind the outputs are overwritten
     into: int  # the offset of the first row's vector in the result
-    ahead: int  # the offset of what to ask for meanwhile, and how much of it with every vector
+    ahead: int  # the offset of what to ask for meanwhile, how much of it with every vector, and of how many slices
     share: int
+    slices: int
 
 
 @inline
@@ -197,9 +210,16 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
     ascending = 0 <= z.input * h.input * source.row_step <= source.inner_step
     ascending = ascending and source.inner * source.inner_step <= source.outer_step
     met = False
-    share = 0
+    share, slices, down, later = 0, 1, h.stride, 0
+    if z.input > 1:
+        # The slices that windows before have not are asked for one after the other, or, if large, side by side.
+        slices = min(z.kernel, z.stride)
+        later = (z.kernel - slices) * z.dilation * h.input
+        if slices * h.input * source.row_step * source.item <= SLICES:
+            lead += ceil_div((slices - 1) * h.output, slices)
+            down, slices = slices * h.stride, 1
     if source.nbytes >= FAR:
-        share = ceil_div(h.stride * source.row_step, ceil_div(w.output, outputs))
+        share = ceil_div(down * source.row_step, ceil_div(w.output, outputs))
     for row in range(start, stop, rows):
         behind = min(stop, row + rows)
         if held is not None:  # noqa: SIM102 (the compiler's question, that the next one is not mixed into)
@@ -213,7 +233,7 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
             last_row = last_slice * h.input + h.input - 1
         readable = source.end - plane_offset(source, plane // z.output) - last_row * source.row_step
         base, _, _ = window_slices(source, z, h.input, (row + lead) // h.output)
-        ahead = base + ((row + lead) % h.output * h.stride - h.before) * source.row_step
+        ahead = base + ((row + lead) % h.output * down - h.before + later) * source.row_step
         into = row * w.output
         i = 0
         while i < w.output:
@@ -241,6 +261,7 @@ def sweep(start, stop, z, h, w, d, wide, elements, source, values, positions, po
                 into + i,
                 ahead,
                 share,
+                slices,
             )
             if nans is None:
                 pool(elements, source, h, w, part, to, positions, False, more)
@@ -272,44 +293,50 @@ def sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool, more, merge, nans)
     """Pool the rows of x from start to stop by windows of three axes: each slice once, kept and merged to windows.
 
     `pool(start, stop, h, w, elements, source, values, positions, more)` does so with the rows of slices, and returns
-    whether it met one of the `nans`; then `merge(d, dp, kept, kept_at, slices, size, values, positions, careful)` is
-    careful until it comes to later slices. Kept are as many rows of as many slices as fill a part of L2, in a ring.
-    A range that begins amid a plane pools the slices before it once more; so do bands of rows with the few that they
-    share.
+    whether it met one of the `nans`; then `merge(d, dp, kept, kept_at, slices, h, w, values, positions, careful,
+    more)` is careful until it comes to later slices. Kept are as many rows of as many slices as fill a part of L2, in a
+    ring. A range that begins amid a plane pools the slices before it once more; so do bands of rows with the few that
+    they share.
     """
     given = layout(x)
-    step = h.input * given.row_step
-    lines = z.output * h.output
-    span = (z.kernel - 1) * z.dilation + 1
+    lines, span = z.output * h.output, (z.kernel - 1) * z.dilation + 1
     room = KEPT // simd.BYTES * simd.lanes(d)
     band = min(h.output, max(1, room // (span * w.output)))
     size = band * w.output
+    # The slices of all volumes are counted on, where these follow one another as they do.
+    one = band == h.output and given.outer_step == given.inner * given.inner_step
+    group = lines * (ceil_div(stop, lines) if one else 1)
     # Of small slices, many are pooled at a time, unless there are some between windows.
-    ring = max(span, min(z.input, room // size)) if band == h.output and z.stride <= span else span
+    ring = max(span, min(group // lines * z.input, room // size)) if band == h.output and z.stride <= span else span
     wide = simd.several(d)
     dp = simd.tag_beside(wide, argmax)
     most = ring * size + simd.lanes(wide)
-    kept_scratch, kept_at_scratch = simd.scratch(d, most), simd.scratch(dp, most)
-    kept, kept_at = simd.pointer(kept_scratch), simd.pointer(kept_at_scratch)
+    kept_scratch, kept_at_scratch = simd.scratch(d, most), simd.scratch(dp, 0 if argmax is None else most)
+    kept, kept_at = simd.pointer(kept_scratch), simd.beside(argmax, simd.pointer(kept_at_scratch))
     offsets_table = np.empty(z.kernel, np.int64)
     offsets = simd.pointer(offsets_table)
     values, positions = simd.pointer(y), simd.pointer(argmax)
-    for plane in range(start // lines, ceil_div(stop, lines)):
-        first, last = max(0, start - plane * lines), min(lines, stop - plane * lines)
-        base = plane_offset(given, plane)
+    for origin in range(start - start % lines, stop, group):
+        first, last = max(0, start - origin), min(group, stop - origin)
+        base = plane_offset(given, origin // lines)
         elements = simd.offset(simd.pointer(x), base)
-        source = Layout(z.input, z.input * step, step, given.row_step, given.end - base, given.item, given.nbytes)
+        source = Layout(
+            z.input, given.inner_step, h.input * given.row_step, given.row_step, given.end - base, given.item,
+            given.nbytes,
+        )  # fmt: skip
         begin, end = first // h.output, ceil_div(last, h.output)
-        limit = min(z.input, (end - 1) * z.stride - z.before + span)
+        limit = (end - 1) // z.output * z.input
+        limit += min(z.input, (end - 1) % z.output * z.stride - z.before + span)
         for top in range(0, h.output, band):
             bottom = min(h.output, top + band)
             pooled, doubtful = 0, -1
             out = begin
             while out < end:
                 upper, lower = max(top, first - out * h.output), min(bottom, last - out * h.output)
-                number, front = out, out * z.stride - z.before
+                number, front, behind = out, out % z.output * z.stride - z.before, (out // z.output + 1) * z.input
                 near, far = places_inside(z, front)
-                oldest = max(0, front)
+                front += behind - z.input
+                oldest = max(front, behind - z.input)
                 out += 1
                 if upper >= lower:
                     continue
@@ -329,10 +356,10 @@ def sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool, more, merge, nans)
                             doubtful = pooled - 1
                 # What windows that follow each other have is so far apart in the ring, up to its end.
                 newest, runs = front + span - 1, 1
-                if band == h.output and upper == 0 and lower == h.output and front >= 0:
+                if band == h.output and upper == 0 and lower == h.output and near == 0:
                     while (
                         last >= (out + 1) * h.output
-                        and newest + z.stride < pooled
+                        and newest + z.stride < min(pooled, behind)
                         and (newest + z.stride) % ring >= span - 1 + z.stride
                     ):
                         newest += z.stride
@@ -340,18 +367,17 @@ def sweep_slices(start, stop, z, h, w, d, x, y, argmax, pool, more, merge, nans)
                         runs += 1
                 for k in range(near, far):
                     offsets[k - near] = (front + k * z.dilation) % ring * size + (upper - top) * w.output
-                into = ((plane * z.output + number) * h.output + upper) * w.output
+                into = (origin + number * h.output + upper) * w.output
                 count = (lower - upper) * w.output
                 if z.stride == 1:
                     runs, count = 1, runs * count
                 slices = Slices(offsets, far - near, near, runs, count, z.stride * size, into)
-                places = h.places * w.places
                 if nans is None:
-                    merge(wide, dp, kept, kept_at, slices, places, values, positions, False)
+                    merge(wide, dp, kept, kept_at, slices, h, w, values, positions, False, more)
                 elif oldest <= doubtful:
-                    merge(wide, dp, kept, kept_at, slices, places, values, positions, True)
+                    merge(wide, dp, kept, kept_at, slices, h, w, values, positions, True, more)
                 else:
-                    merge(wide, dp, kept, kept_at, slices, places, values, positions, False)
+                    merge(wide, dp, kept, kept_at, slices, h, w, values, positions, False, more)
     simd.keep((kept_scratch, kept_at_scratch, offsets_table))
 
 
@@ -405,41 +431,3 @@ def gather_by(d, elements, source, z, rows, line, row, last, combine, careful, i
         at += size
         row += count
     return simd.any_lane(simd.is_nan(seen))
-
-
-@inline
-def sweep_reduced(start, stop, z, h, w, d, x, y, pool, more, combine, nans):
-    """Pool the rows of x from start to stop by windows of three axes: slices are reduced first: see `gather`.
-
-    `pool(start, stop, h, w, elements, source, values, positions, more)` pools the rows of that: of some slices, or, of
-    large ones, a band of rows, the same of all slices of a volume, of which what is read is in L2 then.
-    """
-    wide = simd.several(d)
-    given = layout(x)
-    elements, values = simd.pointer(x), simd.pointer(y)
-    reach = (h.kernel - 1) * h.dilation + 1
-    most = REDUCED // simd.BYTES * simd.lanes(d) // w.input
-    slices = max(1, most // h.input)
-    # The rows that two bands share shall be few.
-    band = h.output if most >= h.input else min(h.output, max(4, (most - reach) // h.stride + 1))
-    rows = slices * h.input if band == h.output else min(h.input, (band - 1) * h.stride + reach)
-    scratch = simd.scratch(d, rows * w.input + MARGIN * simd.lanes(d))
-    reduced = simd.pointer(scratch)
-    # Where windows share slices, a band is pooled of all before the next.
-    lines = max(1, stop) if band == h.output else h.output * (z.output if z.kernel > z.stride else 1)
-    for begin in range(start - start % lines, stop, lines):
-        first, behind = max(start, begin), min(stop, begin + lines)
-        for top in range(0, h.output, band):
-            for number in range(first // h.output, ceil_div(behind, h.output), slices):
-                upper = max(first, number * h.output + top)
-                lower = min(behind, (number + slices - 1) * h.output + min(h.output, top + band))
-                if upper >= lower:
-                    continue
-                row = number * h.input + max(0, upper % h.output * h.stride - h.before)
-                last = max(0, min(h.input, (lower - 1) % h.output * h.stride - h.before + reach))
-                last = max(row, (lower - 1) // h.output * h.input + last)
-                gather(wide, elements, given, z, h.input, w.input, row, last, combine, nans, reduced)
-                size = h.input * w.input
-                source = Layout(1, size, size, w.input, row * w.input + scratch.size, simd.BYTES // simd.lanes(d), 0)
-                pool(upper, lower, h, w, simd.offset(reduced, -row * w.input), source, values, None, more)
-    simd.keep((scratch,))

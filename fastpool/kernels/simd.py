@@ -163,8 +163,8 @@ def _integers(like: Tag, array: types.Type, bits: int) -> Tag:
 
 @intrinsic
 def tag_beside(typingctx: Any, like: Tag, array: types.Array) -> Any:
-    """The elements of `array`, a lane for each of `like`'s."""
-    return _constant(Tag(array.dtype, like.lanes), like, array)
+    """The elements of `array` (of None, bytes), a lane for each of `like`'s."""
+    return _constant(_integers(like, array, 8), like, array)
 
 
 def _constant(result: types.Type, *args: types.Type) -> Any:
