@@ -302,6 +302,8 @@ def scattering_of(
         kernel = whole.max_pool_whole_backward
     elif channels < MANY and w.input == w.output and max(w.stride) == 1 and w.taps <= COLLECTED and contiguous:
         kernel = flat.collect
+    elif channels < MANY and contiguous and flat.spreads(w, channels):
+        kernel = flat.collect_inside
     elif channels >= (max(APART, BYTES // dtype.itemsize) if w.kernel_size[-1] > 2 else MANY) and _apart(w):
         kernel = pixels.max_pool_pixels_apart_backward
     elif _in_route(w, channels):

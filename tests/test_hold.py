@@ -54,6 +54,7 @@ CASES = [
     ((40, 2, 13, 13), {"kernel_size": 3, "stride": 2}),
     ((2, 5, 24, 36), {"kernel_size": 3, "stride": 3}),
     ((70, 2, 6, 6), {"kernel_size": 2, "stride": 1}),
+    ((3, 5, 20, 37), {"kernel_size": 2, "stride": 1}),
     ((2, 3, 20, 20), {"kernel_size": 5, "stride": 1, "padding": 2}),
     ((2, 3, 21, 38), {"kernel_size": (3, 4), "stride": (4, 5)}),
     ((2, 2, 23, 140), {"kernel_size": (4, 3), "stride": (4, 3), "padding": ((0, 1), (0, 1))}),

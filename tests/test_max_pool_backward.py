@@ -344,11 +344,44 @@ def test_as_many_windows_as_elements(data, ndim, dtype):
     same_bits(backward(fastpool, ndim, dy, argmax, shape, **window), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 33])
+@pytest.mark.parametrize(
+    ("spatial", "kernel_size", "dilation"),
+    [
+        ((70,), 2, 1),
+        ((9001,), 3, 700),
+        ((19,), 1, 1),
+        ((17, 33), 2, 1),
+        ((17, 34), (3, 5), (2, 1)),
+        ((3, 4500), 2, 1),
+        ((40, 41), 4, 1),
+        ((5, 4, 36), (3, 2, 2), (1, 2, 1)),
+        ((4, 90, 70), (2, 1, 3), 1),
+    ],
+    ids=str,
+)
+def test_windows_inside(spatial, kernel_size, dilation, channels):
+    """One apart, without padding: fewer than elements, in planes, bands of one and pieces of a row."""
+    window = {"kernel_size": kernel_size, "stride": 1, "dilation": dilation}
+    trailing = () if channels == 1 else (channels,)
+    if trailing:
+        window["data_format"] = "channels_last"
+    ndim = len(spatial)
+    for dtype in ("f4", "f8", "f2"):
+        x = random_array((3, *spatial, *trailing), dtype, kind="ties")
+        y, argmax = getattr(reference, f"max_pool{ndim}d")(x, **window, return_argmax=True)
+        dy = random_array(y.shape, dtype, kind="gaps")
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = backward(reference, ndim, dy, argmax, x.shape, **window)
+            same_bits(backward(fastpool, ndim, dy, argmax, x.shape, **window), expected)
+
+
 @pytest.mark.parametrize(
     ("spatial", "window"),
     [
         ((13, 31, 40), {"kernel_size": 3, "stride": 1, "padding": 1}),
         ((9, 9, 9), {"kernel_size": 2, "stride": 1, "padding": 1}),
+        ((13, 31, 40), {"kernel_size": 2, "stride": 1}),
         ((15, 23, 70), {"kernel_size": (2, 3, 2), "stride": (1, 2, 2), "padding": (2, 0, 0), "dilation": (3, 1, 1)}),
         ((23, 150, 150), {"kernel_size": 3, "stride": 2}),
     ],
@@ -374,6 +407,7 @@ def test_threads_share_volumes(spatial, window):
         ((13, 13), {"kernel_size": 3, "stride": 2, "padding": 1}),
         ((9, 10), {"kernel_size": 3}),
         ((20, 19), {"kernel_size": 5, "stride": 1, "padding": 2}),
+        ((33, 34), {"kernel_size": 2, "stride": 1}),
         ((13, 11), {"kernel_size": 9, "stride": 1, "padding": 4}),
         ((150, 151), {"kernel_size": 9, "stride": 1, "padding": 4}),
         ((112, 113), {"kernel_size": 3, "stride": 2, "padding": 1}),
