@@ -70,8 +70,8 @@ PAIRS, LONG = 8, 2048
 #: channels fit, and there are too few to be asked.
 OVERLAP, ROOMY, ASKED, SUMMED = 32, 16, (4, 16), 48
 #: Of small planes it is listed where so many gradients may go, if there are so many planes, or twice as many where
-#: channels could be summed up; more, without edges.
-TARGETS, REPEATED, WITHOUT_EDGES = 1 << 17, 32, 128
+#: channels could be summed up.
+TARGETS, REPEATED = 1 << 17, 12
 
 
 @dataclass(frozen=True, eq=False)  # as a window: a hash takes no time
@@ -321,7 +321,8 @@ def scattering_of(
         part = max_pool_backward.channels_at_once(w, channels, _computed(dtype))
         return replace(plan, rows=plan.rows * -(-channels // part), part=part)
     else:
-        kernel = max_pool_backward.scatter(layout.by_pixels(trailing))
+        of_planes = len(w.input) < 3 and w.taps <= max_pool_backward.LOOKED_UP
+        kernel = max_pool_backward.scatter(layout.by_pixels(trailing), of_planes)
     return _backward(w, shape, dtype, trailing, kernel, w.argmax_dtype)
 
 
@@ -505,7 +506,7 @@ def _small(w: Window, shape: tuple[int, ...], channels: int, least: int) -> bool
     """Whether planes of few channels are so small, and so many, that it is listed where gradients of each place go."""
     size, targets = prod(w.input) * channels, prod(w.output) * w.taps * channels  # the channels are in the list, too
     suits = channels <= FEW and size < max_pool_backward.SMALL and targets <= TARGETS
-    return suits and prod(shape) >= size * (least if any(map(any, w.padding)) else WITHOUT_EDGES)
+    return suits and prod(shape) >= size * least
 
 
 def _in_pairs(w: Window) -> bool:

@@ -98,55 +98,92 @@ class Table(NamedTuple):
 @inline
 def add_at_edge(dy, argmax, source, at, first, last, table, z, h, w, channels, front, y, top, bottom, dx, into):
     """The same, leaving out what is on padding or in rows other than those from top to bottom."""
-    for i in range(last - 1, first - 1, -1):
-        k = np.int64(argmax[at + i])
-        if z.places * h.places * w.places <= LOOKED_UP:
-            depth, row, column = table.slices[k], table.rows[k], table.columns[k]
-        else:
-            depth, row = k // w.places // h.places * z.dilation, k // w.places % h.places * h.dilation
-            column = k % w.places * w.dilation
-        depth += front
-        row += y
-        column += i // channels * w.stride - w.before
-        if 0 <= depth < z.input and 0 <= row < h.input and 0 <= column < w.input:
-            row += depth * h.input
-            if top <= row < bottom:
-                dx[into + (row * w.input + column) * channels + i % channels] += simd.load_scalar(dy, source + i)
+    for out in range(last // channels - 1, first // channels - 1, -1):
+        left = out * w.stride - w.before
+        for i in range(out * channels, (out + 1) * channels):
+            k = np.int64(argmax[at + i])
+            if z.places * h.places * w.places <= LOOKED_UP:
+                depth, row, column = table.slices[k], table.rows[k], table.columns[k]
+            else:
+                depth, row = k // w.places // h.places * z.dilation, k // w.places % h.places * h.dilation
+                column = k % w.places * w.dilation
+            depth += front
+            row += y
+            column += left
+            if 0 <= depth < z.input and 0 <= row < h.input and 0 <= column < w.input:
+                row += depth * h.input
+                if top <= row < bottom:
+                    to = into + (row * w.input + column - out) * channels + i
+                    dx[to] += simd.load_scalar(dy, source + i)
+
+
+@inline
+def places_between(h, w, y, top, bottom):
+    """Return the first place of a window of a plane, whose first row is y, from row `top` on, and that of `bottom`."""
+    first, last = top - y, bottom - y
+    if h.dilation > 1:  # divisions take long, where rows are short
+        first, last = ceil_div(first, h.dilation), ceil_div(last, h.dilation)
+    return max(0, first) * w.places, min(h.places, last) * w.places
+
+
+@inline
+def add_in_rows(dy, argmax, source, at, first, last, table, offsets, w, channels, low, high, dx, into):
+    """The same of a plane, whose places from low to high are in these rows: that is seen sooner."""
+    for out in range(last // channels - 1, first // channels - 1, -1):
+        left, place = out * w.stride - w.before, into + out * (w.stride - 1) * channels
+        for i in range(out * channels, (out + 1) * channels):
+            k = np.int64(argmax[at + i])
+            if low <= k < high and 0 <= left + table.columns[k] < w.input:
+                dx[place + i + offsets[k]] += simd.load_scalar(dy, source + i)
+
+
+@inline
+def list_again(d, table, at, before, count, further):
+    """List what is listed `before`, so much further on, but for what is on padding."""
+    zero, shift = simd.splat(d, 0), simd.splat(d, further)
+    for i in range(0, count, simd.lanes(d)):
+        v = simd.load(d, table, before + i)
+        simd.store(table, at + i, simd.select(v < zero, v, v + shift))
 
 
 @inline
 def list_targets(z, h, w, channels, pitch, count, targets):
     """List where the gradients of `count` planes go: one of a place on padding, to what is before the first plane.
 
-    There are so many channels in a row, and a list for each.
+    There are so many channels in a row, and a list for each. Vectors run over what is listed next.
     """
-    line, size, outputs = w.input * channels, z.input * h.input * w.input * channels, z.output * h.output * w.output
+    line, size = w.input * channels, z.input * h.input * w.input * channels
     columns_table = np.empty(w.output * w.places + ROOM, np.int16)
     table, columns = simd.pointer(targets), simd.pointer(columns_table)
     for i in range(w.output * w.places):
         x = i // w.places * w.stride - w.before + i % w.places * w.dilation
         columns[i] = x * channels if 0 <= x < w.input else -2 * SMALL
-    d = simd.narrowed(simd.tag(targets), 4)
-    lanes = simd.lanes(d)
-    for i in range(outputs * channels):
-        out, channel = i // channels, i % channels
-        of_column = out % w.output * w.places
-        front = out // (h.output * w.output) * z.stride - z.before
-        top = out // w.output % h.output * h.stride - h.before
-        lost = simd.splat(d, channel - channels)
-        for k in range(z.places * h.places):
-            deep, y = front + k // h.places * z.dilation, top + k % h.places * h.dilation
-            inside = 0 <= deep < z.input and 0 <= y < h.input
-            row = simd.splat(d, (deep * h.input + y) * line + channel if inside else -2 * SMALL)
-            # Vectors run over the ends of rows, into what the next one overwrites.
-            for j in range(0, w.places, lanes):
-                simd.rolled()
-                v = simd.maximum(row + simd.load(d, columns, of_column + j), lost)
-                simd.store(table, i * pitch + k * w.places + j, v)
-    entries = outputs * channels * pitch
-    for i in range(entries, count * entries):
-        before = table[i - entries]
-        table[i] = before if before < 0 else before + size
+    whole = simd.tag(targets)
+    d = simd.narrowed(whole, 4)
+    row, at, met = w.output * channels * pitch, 0, False
+    for number in range(z.output):
+        front = number * z.stride - z.before
+        for out in range(h.output):
+            top = out * h.stride - h.before
+            inside = top >= 0 and top + (h.places - 1) * h.dilation < h.input
+            if inside and met and out > 0:  # as the row before was
+                list_again(whole, table, at, at - row, row, h.stride * line)
+                at += row
+                continue
+            met = inside
+            for i in range(w.output * channels):
+                lost = simd.splat(d, i % channels - channels)
+                for k in range(z.places * h.places):
+                    deep, y = front + k // h.places * z.dilation, top + k % h.places * h.dilation
+                    there = 0 <= deep < z.input and 0 <= y < h.input
+                    first = simd.splat(d, (deep * h.input + y) * line + i % channels if there else -2 * SMALL)
+                    for j in range(0, w.places, simd.lanes(d)):
+                        simd.rolled()
+                        v = simd.maximum(first + simd.load(d, columns, i // channels * w.places + j), lost)
+                        simd.store(table, at + i * pitch + k * w.places + j, v)
+            at += row
+    for i in range(1, count):
+        list_again(whole, table, i * at, (i - 1) * at, at, size)
     simd.keep((columns_table,))
 
 
@@ -499,8 +536,11 @@ def scatter_channels(start, stop, geometry, dy, argmax, dx):
 
 
 @cache
-def scatter(of_pixels: bool) -> Kernel:
-    """Return the kernel for arrays whose channels are first, or for those whose few channels are last."""
+def scatter(of_pixels: bool, of_planes: bool) -> Kernel:
+    """Return the kernel for arrays whose channels are first, or for those whose few channels are last.
+
+    That of planes looks all places up; others are of volumes, or of windows that have more.
+    """
 
     def body(start, stop, geometry, dy, argmax, dx):
         """Compute the rows of dx (A, B, D * H, W * channels) from start to stop, counted over its planes."""
@@ -593,11 +633,18 @@ def scatter(of_pixels: bool) -> Kernel:
                         left, right = out_line, out_line
                     out = out_slice * h.output + out_row
                     from_row, at_row = source + out * given.row_step, at + out * out_line
-                    add_at_edge(
-                        gradients, positions, from_row, at_row, right, out_line, table, z, h, w, channels,
-                        front, y, top, bottom, added_to, begins,
-                    )  # fmt: skip
                     place = begins + ((front * h.input + y) * w.input - w.before) * channels
+                    if of_planes:
+                        low, high = places_between(h, w, y, max(0, top), min(h.input, bottom))
+                        add_in_rows(
+                            gradients, positions, from_row, at_row, right, out_line, table, offsets, w, channels, low,
+                            high, added_to, place,
+                        )  # fmt: skip
+                    else:
+                        add_at_edge(
+                            gradients, positions, from_row, at_row, right, out_line, table, z, h, w, channels,
+                            front, y, top, bottom, added_to, begins,
+                        )  # fmt: skip
                     if of_pixels:
                         add_pixels_inside(
                             gradients, positions, from_row, at_row, left, right, offsets, added_to, place, starts,
@@ -607,17 +654,23 @@ def scatter(of_pixels: bool) -> Kernel:
                         add_inside(
                             gradients, positions, from_row, at_row, left, right, offsets, added_to, place, w.stride
                         )
-                    add_at_edge(
-                        gradients, positions, from_row, at_row, 0, left, table, z, h, w, channels,
-                        front, y, top, bottom, added_to, begins,
-                    )  # fmt: skip
+                    if of_planes:
+                        add_in_rows(
+                            gradients, positions, from_row, at_row, 0, left, table, offsets, w, channels, low, high,
+                            added_to, place,
+                        )  # fmt: skip
+                    else:
+                        add_at_edge(
+                            gradients, positions, from_row, at_row, 0, left, table, z, h, w, channels,
+                            front, y, top, bottom, added_to, begins,
+                        )  # fmt: skip
             if kept:
                 put_sums(d, result, into + top * line, sums, margin * line, (bottom - top) * line, far)
             else:
                 clear(d, result, into + top * line, into + cleared * line)
         simd.keep((tables, starts_table, sums_scratch))
 
-    body.__name__ = "scatter_pixels" if of_pixels else "scatter"
+    body.__name__ = f"scatter{'_pixels' * of_pixels}{'-planes' * of_planes}"
     return Kernel(body, writes=1)
 
 
