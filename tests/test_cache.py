@@ -52,6 +52,18 @@ def test_a_second_process_compiles_nothing(cache):
     assert files(cache) == before
 
 
+def test_a_process_that_imports_the_package_twice(tmp_path):
+    """What the first copy writes has types that no later process knows: it is compiled anew, and kept."""
+    twice = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "fastpool"]:
+    del sys.modules[name]
+"""
+    run(twice + SCRIPT, NUMBA_CACHE_DIR=tmp_path)
+    assert int(run(SCRIPT, NUMBA_CACHE_DIR=tmp_path)) > 0
+    assert int(run(SCRIPT, NUMBA_CACHE_DIR=tmp_path)) == 0
+
+
 def test_one_parallel_loop_for_all_kernels(tmp_path):
     # It is given addresses of machine code, which are others in every process.
     always = "from fastpool.kernels import launch\nlaunch.PARALLEL_BYTES = 0\n"

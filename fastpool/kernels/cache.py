@@ -98,7 +98,9 @@ class KernelCache(_Cache):
             data = content[_DIGEST:]
             if hashlib.sha256(data).digest() != content[:_DIGEST]:
                 return None
-            return CompileResult._rebuild(target_context, *pickle.loads(data))
+            result = CompileResult._rebuild(target_context, *pickle.loads(data))
+            # A process that has imported fastpool twice writes types that are of no module.
+            return result if result.signature.args == tuple(sig) else None
         except Exception:  # whatever a file of unknown origin raises: compile instead
             return None
 
