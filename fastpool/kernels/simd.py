@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def several(typingctx: Any, d: Tag) -> Any:
 
     Where CPUs have masks of their own they have twice as many registers, each of twice the bytes.
     """
-    return _constant(Tag(d.element, d.lanes * (4 if _has_masks(cpu_target.target_context, _I1) else 2)), d)
+    return _constant(Tag(d.element, d.lanes * (4 if has_masks() else 2)), d)
 
 
 @intrinsic
@@ -151,8 +151,7 @@ def position_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
 @intrinsic
 def mask_tag(typingctx: Any, like: Tag, array: types.Array) -> Any:
     """`position_tag` where CPUs have no masks of their own; where they have, integers no wider than in memory."""
-    has_masks = _has_masks(cpu_target.target_context, _I1)
-    return _constant(_integers(like, array, 8 if has_masks else like.element.bitwidth), like, array)
+    return _constant(_integers(like, array, 8 if has_masks() else like.element.bitwidth), like, array)
 
 
 def _integers(like: Tag, array: types.Type, bits: int) -> Tag:
@@ -523,6 +522,12 @@ def _has_masks(context: Any, element: Any) -> bool:
     """Whether the CPU has masks of its own for such elements, of AVX-512."""
     narrow = isinstance(element, ir.IntType) and element.width < 32
     return f"+avx512{'bw' if narrow else 'f'}" in context.codegen()._tm_features
+
+
+@cache
+def has_masks() -> bool:
+    """Whether the CPU has masks of its own for elements of any size."""
+    return _has_masks(cpu_target.target_context, _I1)
 
 
 def _masked_load(context: Any, builder: Any, pointer: Any, mask: Any, other: Any) -> Any:
