@@ -238,7 +238,8 @@ def pooling(
     elif blocked.suits(w, prod(leading), _computed(result)):
         chosen = kernels.blocked
     elif rows.suits(w, wanted):
-        many, kept = rows.vectors(kernel, stride, w.output[-1], wanted), rows.keeps(w, wanted)
+        many = rows.vectors(kernel, stride, w.output[-1], _computed(result), wanted)
+        kept = rows.keeps(w, wanted)
         deep = ndim == 3 and not kept
         sharing = wanted and not deep and w.rows_overlap
         long = rows.long(w, wanted, sharing, far)

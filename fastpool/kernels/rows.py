@@ -89,16 +89,16 @@ def long(w: Window, wanted: bool, shared: bool, far: bool) -> bool:
     return w.output[-1] >= least
 
 
-def vectors(kernel: int, stride: int, outputs: int, wanted: bool) -> int:
+def vectors(kernel: int, stride: int, outputs: int, itemsize: int, wanted: bool) -> int:
     """Return how many vectors of a row to read for one of outputs: those that make one, or that all windows span.
 
-    It is a power of two, for shuffles are lowered well from that. Vectors are taken to be of float32. Where so many
-    lack columns of the last outputs, twice as many are read if so a row has two thirds of the parts, or half, where
-    shuffles are more of the work: .55 to .9 of the time. CPUs without masks would take 1.1 to 1.35 of it for those.
+    It is a power of two, for shuffles are lowered well from that, and as if vectors were of float32. Where so many lack
+    columns of the last outputs, twice as many are read if so a row has two thirds of the parts, or half, where shuffles
+    are more of the work: .55 to .9 of the time. CPUs without masks would take 1.1 to 1.35 of it for those.
     """
-    lanes = simd.BYTES // 4
-    many = 1 << (min(stride, -(-((outputs - 1) * stride + kernel) // lanes)) - 1).bit_length()
-    parts, fewer = (-(-outputs // min(lanes, (n * lanes - kernel) // stride + 1)) for n in (many, 2 * many))
+    many = 1 << (min(stride, -(-((outputs - 1) * stride + kernel) * 4 // simd.BYTES)) - 1).bit_length()
+    lanes = simd.BYTES // itemsize
+    parts, fewer = (-(-outputs // min(lanes, max(1, (n * lanes - kernel) // stride + 1))) for n in (many, 2 * many))
     if wanted or stride == 1:
         return 2 * many if 3 * fewer <= 2 * parts else many
     return 2 * many if 2 * fewer <= parts and simd.has_masks() else many
