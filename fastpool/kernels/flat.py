@@ -276,9 +276,9 @@ def spreads(w: Window, channels: int) -> bool:
     spans = [(k - 1) * dilation for k, dilation in zip(w.kernel_size, w.dilation)]
     inside = all(n - span == out for n, span, out in zip(w.input, spans, w.output)) and not any(map(any, w.padding))
     before = channels * sum(span * prod(w.input[i + 1 :]) for i, span in enumerate(spans))
-    # Nanoseconds for an element, and for its share of a row's, and for a window of those that are scattered.
-    collected, scattered = 0.05 + 0.015 * w.taps + 4 / max(1, w.input[-1] * channels), 0.6
-    fast = prod(w.input) * collected < prod(w.output) * scattered
+    # Picoseconds: of an element, of a row of them, and of a window whose gradient is scattered.
+    line = w.input[-1] * channels
+    fast = prod(w.input) * ((50 + 15 * w.taps) * line + 4000) < prod(w.output) * 600 * line
     return inside and max(w.stride) == 1 and w.taps <= PLACES and before <= BEFORE and fast
 
 
